@@ -1,0 +1,35 @@
+# `make demo` and `make test` work on a fresh clone: they make .venv and install into it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint types wheel clean
+
+demo: $(INSTALLED)
+	$(BIN)/deploy-attn export cbam --fp16 -o build/demo/cbam --force
+	$(BIN)/python examples/digits/run.py --output build/demo/digits
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/vermin --quiet --no-tips --target=3.6- --violations jetson
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+wheel: $(INSTALLED)
+	rm -rf build/wheel && $(BIN)/python -m build --wheel --outdir build/wheel .
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "deploy-attn needs Python 3.10 or newer; run make with PYTHON=/path/to/python3.1x" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	@touch $@

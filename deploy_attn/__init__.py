@@ -1,0 +1,66 @@
+"""Vision attention out of PyTorch and onto a Jetson or a desktop GPU: right, fast, provably so.
+
+Importing this package imports none of the heavy rooms: each public name is
+loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deploy_attn.engines.parity import Verdict, verify
+    from deploy_attn.engines.target import load_target, target_names
+    from deploy_attn.exporting import ExportReport, ExportRequest, export_artifact
+    from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
+    from deploy_attn.modules.catalogue import available
+    from deploy_attn.modules.create import create
+    from deploy_attn.rewriting.rewrite import Rewrite, rewrite
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "available": "deploy_attn.modules.catalogue",
+    "create": "deploy_attn.modules.create",
+    "rewrite": "deploy_attn.rewriting.rewrite",
+    "Rewrite": "deploy_attn.rewriting.rewrite",
+    "export_artifact": "deploy_attn.exporting",
+    "ExportRequest": "deploy_attn.exporting",
+    "ExportReport": "deploy_attn.exporting",
+    "verify": "deploy_attn.engines.parity",
+    "Verdict": "deploy_attn.engines.parity",
+    "load_target": "deploy_attn.engines.target",
+    "target_names": "deploy_attn.engines.target",
+    "DeployAttnError": "deploy_attn.jetson.errors",
+    "BadRequest": "deploy_attn.jetson.errors",
+    "DamagedArtifact": "deploy_attn.jetson.errors",
+}
+
+__all__ = [
+    "BadRequest",
+    "DamagedArtifact",
+    "DeployAttnError",
+    "ExportReport",
+    "ExportRequest",
+    "Rewrite",
+    "Verdict",
+    "__version__",
+    "available",
+    "create",
+    "export_artifact",
+    "load_target",
+    "rewrite",
+    "target_names",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

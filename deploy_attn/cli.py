@@ -1,0 +1,63 @@
+"""The door of the command line: answers what needs no parsing at once, passes on the rest.
+
+Importing the command parser takes longer than `--help` and `list` may, so these
+two are answered from here, without it and without the heavy rooms.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from deploy_attn import __version__
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "list": "Show the catalogue: names, papers, options, constraints.",
+        "export": "Write a module or network as a verified ONNX artifact.",
+        "verify": "Re-check an artifact from its own files; torch is not needed.",
+        "doctor": "Show what is installed here, and what is missing for what.",
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits: 0 it holds, 1 it does not, 2 the request cannot be served."""
+    given = tuple(sys.argv[1:] if arguments is None else arguments)
+    quick: Mapping[tuple[str, ...], Callable[[], str]] = {
+        (): overview,
+        ("--help",): overview,
+        ("-h",): overview,
+        ("--version",): lambda: f"deploy-attn {__version__}",
+        ("list",): lambda: _listing(as_json=False),
+        ("list", "--json"): lambda: _listing(as_json=True),
+    }
+    if given in quick:
+        print(quick[given]())
+        sys.exit(0)
+    from deploy_attn.commands import run
+
+    sys.exit(run(given))
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    return f"""Usage: deploy-attn COMMAND [OPTIONS] ...
+
+Vision attention out of PyTorch and onto a Jetson or a desktop GPU.
+
+Commands:
+{commands}
+
+  deploy-attn COMMAND --help  shows a command's options.
+  deploy-attn --version       shows the version.
+
+Start with: deploy-attn export cbam --fp16"""
+
+
+def _listing(as_json: bool) -> str:
+    from deploy_attn.listing import catalogue_json, catalogue_table
+
+    return catalogue_json() if as_json else catalogue_table()

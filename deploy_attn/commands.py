@@ -1,0 +1,167 @@
+"""The commands: parse, call one public function, print, exit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from deploy_attn.cli import COMMANDS
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+
+app = typer.Typer(name="deploy-attn", add_completion=False, pretty_exceptions_enable=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; the exit code it returns."""
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        code = app(list(arguments), standalone_mode=True)
+    except SystemExit as exit_request:
+        return exit_request.code if isinstance(exit_request.code, int) else 1
+    return int(code or 0)
+
+
+@app.command("list", help=COMMANDS["list"])
+def list_catalogue(as_json: AsJson = False) -> None:
+    from deploy_attn.listing import catalogue_json, catalogue_table
+
+    print(catalogue_json() if as_json else catalogue_table())
+
+
+@app.command("export", help=COMMANDS["export"])
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `list`, or file.py:factory.")],
+    channels: Annotated[int | None, typer.Option(min=1, help="Channels of a map of the default size.")] = None,
+    shape: Annotated[str | None, typer.Option(metavar="BxCxHxW", help="Shape of the input.")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Write the typed FP16 graph and its plan as well.")] = False,
+    target: Annotated[str, typer.Option(help="Where it goes: onnxruntime-cpu, jetson-nano.")] = "onnxruntime-cpu",
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch axis open.")] = False,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the module; repeatable.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights: .pt, .pth or .safetensors.")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", metavar="FILE", help="Parity input: .png, .jpg, .npy.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For weights and inputs that no file gives.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The artifact's folder; out/NAME.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    def job() -> tuple[dict[str, Any], bool, Callable[[], None]]:
+        from deploy_attn.exporting import ExportRequest, export_artifact
+        from deploy_attn.sources import parse_shape
+
+        request = ExportRequest(
+            name=name,
+            shape=None if shape is None else parse_shape(shape),
+            channels=channels,
+            fp16=fp16,
+            target=target,
+            dynamic_batch=dynamic_batch,
+            options=_parsed_options(options or []),
+            checkpoint=checkpoint,
+            input_file=input_file,
+            seed=seed,
+            output=output,
+            force=force,
+        )
+        report = export_artifact(request)
+
+        def show() -> None:
+            from deploy_attn.presentation import show_export
+
+            show_export(report)
+
+        return report.as_dict(), report.passed, show
+
+    _finish(job, as_json)
+
+
+@app.command("verify", help=COMMANDS["verify"])
+def verify_artifact(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
+    engine: Annotated[str, typer.Option(help="The engine to run it in.")] = "onnxruntime",
+    as_json: AsJson = False,
+) -> None:
+    def job() -> tuple[dict[str, Any], bool, Callable[[], None]]:
+        from deploy_attn.engines.parity import verify
+
+        verdict = verify(folder, engine)
+
+        def show() -> None:
+            from deploy_attn.presentation import show_verdict
+
+            show_verdict(verdict)
+
+        return verdict.as_dict(), verdict.passed, show
+
+    _finish(job, as_json)
+
+
+@app.command("doctor", help=COMMANDS["doctor"])
+def doctor(as_json: AsJson = False) -> None:
+    def job() -> tuple[dict[str, Any], bool, Callable[[], None]]:
+        from deploy_attn.doctor import examine
+
+        report = examine()
+
+        def show() -> None:
+            from deploy_attn.presentation import show_doctor
+
+            show_doctor(report)
+
+        return report.as_dict(), report.healthy, show
+
+    _finish(job, as_json)
+
+
+def _finish(job: Callable[[], tuple[dict[str, Any], bool, Callable[[], None]]], as_json: bool) -> None:
+    """Runs a job, prints its result as a document or for a person, and exits with its verdict."""
+    try:
+        with _stdout_kept_clean(as_json):
+            document, passed, show = job()
+    except DeployAttnError as error:
+        print(f"deploy-attn: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"passed": False, "error": str(error), "exit_code": error.exit_code}, indent=2))
+        raise typer.Exit(error.exit_code) from None
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        show()
+    raise typer.Exit(0 if passed else 1)
+
+
+@contextlib.contextmanager
+def _stdout_kept_clean(as_json: bool) -> Iterator[None]:
+    """With --json, what a user's own network prints goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def _parsed_options(pairs: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise BadRequest(f"--set {pair!r} is not NAME=VALUE, as in --set reduction=8.")
+        if name in options:
+            raise BadRequest(f"--set {name} is given twice: {options[name]} and {value}.")
+        options[name] = value
+    return options
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    """A polite kill unwinds the stack, so that nothing half-written stays."""
+    sys.exit(128 + signum)

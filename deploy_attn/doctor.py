@@ -1,0 +1,126 @@
+"""What is installed on this machine, and what each job lacks."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+_ONNXRUNTIMES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-training",
+    "onnxruntime-trt-rtx",
+)
+_TENSORRTS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx")
+_LIBRARIES = ("torch", "onnx", "onnxsim", "numpy", "safetensors", "pillow", "typer", "rich")
+_NVIDIA_SMI_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something a user may want to do here; `missing` is empty where they can."""
+
+    name: str
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """What was found, which jobs it serves, and what is broken."""
+
+    found: Mapping[str, str]
+    jobs: tuple[Job, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """The main job, export and verify on the CPU, can run and nothing is broken."""
+        return not self.problems and not self.jobs[0].missing and not self.jobs[1].missing
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"healthy": self.healthy, **asdict(self)}
+
+
+def examine() -> DoctorReport:
+    """Looks at packages, providers and GPUs; changes nothing."""
+    versions = {name: _version(name) for name in (*_LIBRARIES, *_ONNXRUNTIMES, *_TENSORRTS)}
+    providers, broken = _providers(versions)
+    gpu = _gpu()
+    found = {"Python": f"{platform.python_version()} ({platform.system()} {platform.machine()})"}
+    found.update({name: versions[name] or "not installed" for name in (*_LIBRARIES, "onnxruntime")})
+    found.update({name: version for name, version in versions.items() if version and name not in found})
+    found["onnxruntime providers"] = ", ".join(providers) or "none"
+    found["GPU"] = gpu or "none found"
+    found["TensorRT"] = ", ".join(f"{n} {versions[n]}" for n in _TENSORRTS if versions[n]) or "not installed"
+    problems = tuple(problem for problem in (_conflict(versions), broken) if problem)
+    return DoctorReport(found, _jobs(versions, providers, gpu), problems)
+
+
+def _jobs(versions: Mapping[str, str | None], providers: list[str], gpu: str | None) -> tuple[Job, ...]:
+    def lacking(*names: str) -> list[str]:
+        return [f"pip install {name}" for name in names if not versions[name]]
+
+    runtime = [] if "CPUExecutionProvider" in providers else ["pip install 'deploy-attn[cpu]' (onnxruntime)"]
+    no_gpu = [] if gpu else ["an NVIDIA GPU with its driver"]
+    cuda = [] if "CUDAExecutionProvider" in providers else ["pip install 'deploy-attn[gpu]' instead of [cpu]"]
+    has_trt = any(versions[name] for name in _TENSORRTS[:3])
+    trt = [] if has_trt else ["pip install 'deploy-attn[gpu]' (tensorrt)"]
+    rtx = [] if versions["tensorrt-rtx"] else ["pip install 'deploy-attn[rtx]' (tensorrt-rtx)"]
+    return (
+        Job("export to ONNX, verified on the CPU", tuple(lacking("torch", "onnx", "onnxsim") + runtime)),
+        Job("verify an artifact on the CPU", tuple(lacking("onnx", "numpy") + runtime)),
+        Job("onnxruntime on a GPU", tuple(no_gpu + cuda)),
+        Job("TensorRT on a desktop GPU", tuple(no_gpu + trt)),
+        Job("TensorRT-RTX", tuple(no_gpu + rtx)),
+    )
+
+
+def _conflict(versions: Mapping[str, str | None]) -> str | None:
+    """Two distributions that own the same import package overwrite each other's files."""
+    present = [name for name in _ONNXRUNTIMES if versions[name]]
+    if len(present) < 2:
+        return None
+    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in present else present[-1]
+    return (
+        f"{' and '.join(present)} are installed together and overwrite each other's files: which one runs is chance. "
+        f"Do: pip uninstall -y {' '.join(present)}, then: pip install {keep} "
+        "(or onnxruntime where there is no GPU)."
+    )
+
+
+def _providers(versions: Mapping[str, str | None]) -> tuple[list[str], str | None]:
+    if not any(versions[name] for name in _ONNXRUNTIMES):
+        return [], None
+    try:
+        runtime = importlib.import_module("onnxruntime")
+        return list(runtime.get_available_providers()), None
+    except (ImportError, AttributeError, OSError) as error:
+        return [], f"onnxruntime is installed but does not load ({error}). Uninstall it and install it again."
+
+
+def _gpu() -> str | None:
+    """Names, memory and driver as nvidia-smi gives them; None without a working driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return "; ".join(line.strip() for line in answer.stdout.splitlines() if line.strip()) or None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

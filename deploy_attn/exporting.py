@@ -1,0 +1,252 @@
+"""The main job: from a name to a verified artifact."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from deploy_attn import __version__
+from deploy_attn.engines.parity import TOLERANCES, Verdict, verify
+from deploy_attn.engines.target import Target, load_target
+from deploy_attn.export.artifact import check_destination, staged_folder, write_artifact
+from deploy_attn.export.checkpoint import load_checkpoint
+from deploy_attn.export.inputs import noise_inputs, npy_shape, parity_input, twice_the_batch
+from deploy_attn.export.onnx_from_module import GraphRequest, checked, onnx_from_module
+from deploy_attn.export.precision import PrecisionPlan, plan_from_graph
+from deploy_attn.export.ranges import tensor_ranges
+from deploy_attn.export.reference import reference_cases
+from deploy_attn.export.simplify import simplify
+from deploy_attn.export.typed import typed_from_plan
+from deploy_attn.jetson.artifact import Case, file_sha256
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+from deploy_attn.sources import Shape, ShapeRequest, Source, find_source, own_traceback
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from deploy_attn.rewriting.rewrite import Finding, Rewrite
+
+    Array = np.ndarray[Any, Any]
+
+DEFAULT_TARGET = "onnxruntime-cpu"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """Everything that decides what an export writes.
+
+    Attributes:
+        name: a catalogue name, or `file.py:factory`.
+        shape: `b c h w`; None for the default, or the shape of a .npy input.
+        channels: short for a shape of the default size.
+        fp16: write the typed FP16 graph and its plan as well.
+        target: a target's name.
+        dynamic_batch: leave the batch axis open.
+        options: options of a catalogue module.
+        checkpoint: weights to load.
+        input_file: a photo or .npy file as the parity input, instead of noise.
+        seed: for weights that no checkpoint gives, and for noise.
+        output: the artifact's folder; None for `out/NAME`.
+        force: replace an artifact that is there.
+    """
+
+    name: str
+    shape: Shape | None = None
+    channels: int | None = None
+    fp16: bool = False
+    target: str = DEFAULT_TARGET
+    dynamic_batch: bool = False
+    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    checkpoint: Path | None = None
+    input_file: Path | None = None
+    seed: int = 0
+    output: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, where, and whether it holds."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    plan: PrecisionPlan | None
+    verdict: Verdict
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict.passed
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "folder": str(self.folder),
+            "manifest": dict(self.manifest),
+            "findings": [finding.as_dict() for finding in self.findings],
+            "precision_plan": None if self.plan is None else self.plan.as_dict(),
+            "verdict": self.verdict.as_dict(),
+        }
+
+
+def export_artifact(request: ExportRequest) -> ExportReport:
+    """Builds, proves, exports and verifies; writes the artifact whole or not at all.
+
+    An artifact whose verdict is a failure is written too, as evidence.
+
+    Raises:
+        BadRequest: the request cannot be served; nothing was written.
+        DeployAttnError: the network cannot be exported; nothing was written.
+    """
+    target = load_target(request.target)
+    source = find_source(request.name, _shapes(request), request.options)
+    folder = request.output or Path("out") / source.name
+    check_destination(folder, request.force)
+    inputs = _inputs(request, source)
+    network = _built(source, request)
+    rewritten, cases = _proven(network, inputs, source, target)
+    graphs = _graphs(rewritten, cases, request, target)
+    files = {**graphs.files, "reference.npz": _npz(cases), "certificate.json": _json(rewritten.as_dict())}
+    manifest = _manifest(request, source, target, graphs, cases)
+    with staged_folder(folder, request.force) as staging:
+        write_artifact(staging, files, manifest)
+        verdict = verify(staging)
+    return ExportReport(folder, manifest, rewritten.findings, graphs.plan, verdict)
+
+
+@dataclass(frozen=True)
+class _Graphs:
+    """The graphs of an artifact, as the bytes of its files."""
+
+    files: Mapping[str, bytes]
+    listed: tuple[Mapping[str, str], ...]
+    plan: PrecisionPlan | None
+    simplifier: str
+
+
+def _shapes(request: ExportRequest) -> ShapeRequest:
+    given = None if request.input_file is None else npy_shape(request.input_file)
+    return ShapeRequest(request.shape, request.channels, given)
+
+
+def _inputs(request: ExportRequest, source: Source) -> dict[str, Array]:
+    """The parity inputs, by the name of their case."""
+    if request.input_file is not None:
+        inputs = {"file": parity_input(request.input_file, source.shape)}
+    else:
+        inputs = noise_inputs(source.shape, request.seed, far_mean=source.file is None)
+    if request.dynamic_batch:
+        inputs["larger_batch"] = twice_the_batch(next(iter(inputs.values())))
+    return inputs
+
+
+def _built(source: Source, request: ExportRequest) -> nn.Module:
+    import torch
+
+    torch.manual_seed(request.seed)
+    network = source.build()
+    if request.checkpoint is not None:
+        load_checkpoint(network, request.checkpoint)
+    return network.eval()
+
+
+def _proven(
+    network: nn.Module, inputs: Mapping[str, Array], source: Source, target: Target
+) -> tuple[Rewrite, list[Case]]:
+    """The rewritten network, and the parity cases from the reference, both in float64."""
+    import torch
+
+    from deploy_attn.rewriting.rewrite import rewrite
+
+    try:
+        cases = reference_cases(network, inputs)
+    except DeployAttnError:
+        raise
+    except Exception as error:
+        raise BadRequest(
+            f"{source.name} does not run in float64 on an input of {'x'.join(map(str, source.shape))}:\n"
+            f"{own_traceback(error, source.file)}"
+        ) from error
+    rewritten = rewrite(network, torch.from_numpy(next(iter(inputs.values()))), target.family)
+    if source.file is None and not rewritten.findings[0].replaced:
+        raise DeployAttnError(f"{source.name} has no proven export form: {rewritten.findings[0].reason}")
+    return rewritten, cases
+
+
+def _graphs(rewritten: Rewrite, cases: list[Case], request: ExportRequest, target: Target) -> _Graphs:
+    import torch
+
+    wanted = GraphRequest(target.opset, target.ir_version, request.dynamic_batch)
+    with torch.inference_mode():
+        first = torch.from_numpy(next(iter(cases[0].inputs.values())))
+        traced = onnx_from_module(rewritten.model.float(), first, wanted)
+    simplified = simplify(traced, cases[0].inputs, wanted)
+    files = {"model.onnx": simplified.model.SerializeToString()}
+    listed = [{"file": "model.onnx", "precision": "fp32"}]
+    plan = None
+    if request.fp16:
+        plan = plan_from_graph(simplified.model, tensor_ranges(simplified.model, [case.inputs for case in cases]))
+        files["model.fp16.onnx"] = checked(typed_from_plan(simplified.model, plan), wanted).SerializeToString()
+        files["precision_plan.json"] = _json(plan.as_dict())
+        listed.append({"file": "model.fp16.onnx", "precision": "fp16"})
+    return _Graphs(files, tuple(listed), plan, simplified.outcome)
+
+
+def _manifest(
+    request: ExportRequest, source: Source, target: Target, graphs: _Graphs, cases: list[Case]
+) -> dict[str, Any]:
+    batch: int | str = "batch" if request.dynamic_batch else source.shape[0]
+    return {
+        "name": source.name,
+        "source": {**source.description, "seed": request.seed, "checkpoint": _fingerprint(request.checkpoint)},
+        "input": {"shape": [batch, *source.shape[1:]], "file": _fingerprint(request.input_file)},
+        "dynamic_batch": request.dynamic_batch,
+        "target": target.name,
+        "opset": target.opset,
+        "ir_version": target.ir_version,
+        "precision": "fp16" if request.fp16 else "fp32",
+        "graphs": list(graphs.listed),
+        "simplifier": graphs.simplifier,
+        "cases": [case.name for case in cases],
+        "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
+        "tools": _tools(),
+    }
+
+
+def _fingerprint(file: Path | None) -> dict[str, str] | None:
+    return None if file is None else {"file": file.name, "sha256": file_sha256(str(file))}
+
+
+def _tools() -> dict[str, str]:
+    from importlib import metadata
+
+    names = ("deploy-attn", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxsim", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return {**found, "deploy-attn": __version__}
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode("utf-8")
+
+
+def _npz(cases: list[Case]) -> bytes:
+    import numpy as np
+
+    arrays: dict[str, Any] = {}
+    for case in cases:
+        arrays.update({f"{case.name}/inputs/{name}": array for name, array in case.inputs.items()})
+        arrays.update({f"{case.name}/outputs/{name}": array for name, array in case.outputs.items()})
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,64 @@
+"""Efficient Channel Attention, with the kernel derived from the channels.
+
+ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks,
+arXiv 1910.03151, section 3.2 and equation (12).
+
+The source sets no minimum, so fewer than 8 channels give a kernel of 1. It has
+no bias. Key: `conv.weight`.
+
+The export form lays the channels along the height of a 2-D map, `b 1 c 1`,
+instead of transposing to `b 1 c` for a 1-D convolution: two static reshapes of
+a vector, and no transposes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from deploy_attn.modules.base import ReferenceForm, Shape, check_request, convolution
+
+
+class ECA(ReferenceForm):
+    """x * sigmoid(conv1d over the channels of mean(x)), `b c h w -> b c h w`."""
+
+    catalogue_name: ClassVar[str] = "eca"
+
+    def __init__(self, channels: int, gamma: float = 2.0, beta: float = 1.0) -> None:
+        super().__init__()
+        self.channels = channels
+        kernel_size = adaptive_kernel_size(channels, gamma, beta)
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        descriptor = x.mean((2, 3))[:, None, :]  # (B, 1, C)
+        gate = torch.sigmoid(self.conv(descriptor))
+        return x * gate.transpose(1, 2)[:, :, :, None]
+
+    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
+        check_request(self, input_shape, self.channels, engine)
+        return ECAExport(self.conv, self.channels)
+
+
+def adaptive_kernel_size(channels: int, gamma: float, beta: float) -> int:
+    """Equation (12): |(log2(channels) + beta) / gamma|, truncated, made odd upwards."""
+    size = int(abs((math.log2(channels) + beta) / gamma))
+    return size if size % 2 else size + 1
+
+
+class ECAExport(nn.Module):
+    """The channel convolution as a 2-D one over `b 1 c 1`."""
+
+    def __init__(self, conv: nn.Conv1d, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        kernel_size = conv.kernel_size[0]
+        self.conv = convolution(conv.weight[:, :, :, None], conv.bias, padding=(kernel_size // 2, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        descriptor = x.mean((2, 3), keepdim=True).reshape(-1, 1, self.channels, 1)
+        gate = self.conv(descriptor).reshape(-1, self.channels, 1, 1)
+        return x * torch.sigmoid(gate)

@@ -1,0 +1,134 @@
+"""Reports for a person: tables and one line that is the verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from deploy_attn.doctor import DoctorReport
+    from deploy_attn.engines.parity import Check, Verdict
+    from deploy_attn.export.precision import PrecisionPlan
+    from deploy_attn.exporting import ExportReport
+    from deploy_attn.rewriting.rewrite import Finding
+
+_SHOWN_REASONS = 12
+
+
+def show_export(report: ExportReport) -> None:
+    """What was replaced under which proof, the plan, the verdict, and where it all lies."""
+    console = _console()
+    manifest = report.manifest
+    shape = "x".join(str(extent) for extent in manifest["input"]["shape"])
+    console.print(
+        f"[bold]{escape(manifest['name'])}[/bold]  {shape}  -> {manifest['target']}, "
+        f"opset {manifest['opset']}, IR {manifest['ir_version']}"
+    )
+    for finding in report.findings:
+        console.print(_finding_line(finding))
+    if not report.findings:
+        console.print("no attention module of the catalogue found; the network is exported as it is")
+    if report.plan is not None:
+        _show_plan(console, report.plan)
+    show_verdict(report.verdict)
+    console.print(f"artifact: {escape(str(report.folder))}", soft_wrap=True)
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """A row for each check, then PASS or FAIL."""
+    console = _console()
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("graph", "bracket", "case", "output"):
+        table.add_column(heading)
+    for heading in ("RMS relative", "allowed", "max abs", "cosine"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for check in verdict.checks:
+        table.add_row(*_check_cells(check))
+    console.print(table)
+    for check in verdict.checks:
+        if not check.passed:
+            console.print(f"[red]{escape(_failure(check))}[/red]", soft_wrap=True)
+    conditions = f"{verdict.conditions.get('engine')} {verdict.conditions.get('version')}"
+    mark = "[bold green]PASS[/bold green]" if verdict.passed else "[bold red]FAIL[/bold red]"
+    passed = sum(check.passed for check in verdict.checks)
+    console.print(f"{mark}  {passed} of {len(verdict.checks)} checks hold in {conditions}")
+
+
+def show_doctor(report: DoctorReport) -> None:
+    """What is here, what each job lacks, and what to do about it."""
+    console = _console()
+    table = Table(box=box.SIMPLE, pad_edge=False, show_header=False)
+    for name, value in report.found.items():
+        table.add_row(name, escape(value))
+    console.print(table)
+    for job in report.jobs:
+        mark = "[green]ready[/green]  " if not job.missing else "[yellow]missing[/yellow]"
+        lacking = "" if not job.missing else f": {'; '.join(job.missing)}"
+        console.print(f"{mark}  {job.name}{escape(lacking)}", soft_wrap=True)
+    for problem in report.problems:
+        console.print(f"[bold red]problem[/bold red]  {escape(problem)}", soft_wrap=True)
+
+
+def _console() -> Console:
+    """Colours on a terminal only; piped tables keep their columns whole."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    return console
+
+
+def _finding_line(finding: Finding) -> str:
+    where = escape(", ".join(path or "the module itself" for path in finding.paths))
+    if not finding.replaced or finding.certificate is None:
+        return f"[yellow]left alone[/yellow]  {finding.recognised_as} at {where}: {escape(finding.reason or '')}"
+    trials = len(finding.certificate.trials)
+    return (
+        f"[green]replaced[/green]  {finding.recognised_as} at {where}: "
+        f"{trials} trials in float64, worst error {finding.certificate.worst_error:.1e}"
+    )
+
+
+def _show_plan(console: Console, plan: PrecisionPlan) -> None:
+    console.print(f"FP16 plan: {plan.count('fp16')} nodes in FP16, {plan.count('fp32')} kept in FP32")
+    kept = [node for node in plan.nodes if node.precision == "fp32"]
+    for node in kept[:_SHOWN_REASONS]:
+        console.print(f"  FP32  {escape(node.node)}: {escape(node.reason)}", soft_wrap=True)
+    if len(kept) > _SHOWN_REASONS:
+        console.print(f"  ... and {len(kept) - _SHOWN_REASONS} more, in precision_plan.json")
+
+
+def _check_cells(check: Check) -> tuple[str, ...]:
+    mark = "[green]ok[/green]" if check.passed else "[red]FAIL[/red]"
+    if check.comparison is None:
+        measured = ("-", "-", "-")
+    else:
+        found = check.comparison
+        measured = (f"{found.rms_relative:.1e}", f"{found.max_abs:.1e}", f"{found.cosine:.7f}")
+    return (
+        check.graph,
+        check.bracket,
+        check.case,
+        escape(check.output),
+        measured[0],
+        f"{check.tolerance.rms_relative:.0e}",
+        *measured[1:],
+        mark,
+    )
+
+
+def _failure(check: Check) -> str:
+    place = f"{check.graph}, {check.bracket}, {check.case}, {check.output}"
+    if check.comparison is None:
+        return f"{place}: {check.error}"
+    found = check.comparison
+    if found.non_finite:
+        return f"{place}: {found.non_finite} values are NaN or Inf, the first at {found.worst_index}"
+    return (
+        f"{place}: RMS relative {found.rms_relative:.2e} of {check.tolerance.rms_relative:.0e} allowed; "
+        f"worst element {found.worst_index} is {found.worst_actual:.6g}, expected {found.worst_expected:.6g}"
+    )

@@ -1,0 +1,152 @@
+"""Replaces catalogue modules in a network by their export forms, each under a certificate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from deploy_attn.export.certificate import Certificate, Trial, certify, compare_modules
+from deploy_attn.jetson.errors import DeployAttnError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from deploy_attn.modules.base import ReferenceForm, Shape
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One attention module of a network: where, what, and whether it was replaced.
+
+    `paths` are all places where the same instance stands; the root is "".
+    `reason` says why it was left alone and is None where it was replaced.
+    """
+
+    paths: tuple[str, ...]
+    recognised_as: str
+    replaced: bool
+    reason: str | None
+    certificate: Certificate | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "paths": list(self.paths),
+            "recognised_as": self.recognised_as,
+            "replaced": self.replaced,
+            "reason": self.reason,
+            "certificate": None if self.certificate is None else self.certificate.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A float64 network with export forms, what was found on the way, and the trial of the whole."""
+
+    model: nn.Module
+    findings: tuple[Finding, ...]
+    whole: Trial
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "network": {**asdict(self.whole), "passed": self.whole.passed},
+            "modules": [finding.as_dict() for finding in self.findings],
+        }
+
+
+def rewrite(model: nn.Module, example: Tensor, engine: str = "cpu") -> Rewrite:
+    """Returns a float64 copy of a network, in eval mode, with its attention in export form.
+
+    Every instance of a catalogue class is replaced once, wherever it stands,
+    if its equivalence certificate holds; the network's own activations at that
+    place are among the inputs tried. The caller's object is not touched.
+
+    Args:
+        model: the network; it may be a catalogue module itself.
+        example: an input `b c h w`.
+        engine: the engine's family, `cpu` or `gpu`.
+
+    Raises:
+        DeployAttnError: each replacement holds and the whole network does not.
+    """
+    reference = copy.deepcopy(model).double().eval()
+    places = _places(reference)
+    observed = _observe(reference, list(places), example.double())
+    findings = []
+    forms: dict[ReferenceForm, nn.Module] = {}
+    for module, paths in places.items():
+        finding, form = _proven_form(module, paths, observed[module], engine)
+        findings.append(finding)
+        if form is not None:
+            forms[module] = form
+    rewritten = _swapped(reference, forms, places)
+    whole = compare_modules("the whole network", reference, rewritten, example.double())
+    if not whole.passed:
+        raise DeployAttnError(
+            f"With its attention replaced the network differs by {whole.error:.1e} in float64 "
+            f"(bound {whole.bound:.1e}), though each replacement was proven. "
+            "Does its forward read the attributes of a replaced module?"
+        )
+    return Rewrite(rewritten, tuple(findings), whole)
+
+
+def _places(network: nn.Module) -> dict[ReferenceForm, tuple[str, ...]]:
+    from deploy_attn.modules.base import ReferenceForm
+
+    places: dict[ReferenceForm, tuple[str, ...]] = {}
+    for path, module in network.named_modules(remove_duplicate=False):
+        if isinstance(module, ReferenceForm):
+            places[module] = (*places.get(module, ()), path)
+    return places
+
+
+def _observe(network: nn.Module, modules: list[ReferenceForm], x: Tensor) -> dict[ReferenceForm, list[Tensor]]:
+    """What each module is fed when the network runs once."""
+    import torch
+
+    seen: dict[ReferenceForm, list[Tensor]] = {module: [] for module in modules}
+
+    def note(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen[module].append(arguments[0].detach().clone())  # type: ignore[index]
+
+    hooks = [module.register_forward_pre_hook(note) for module in modules]
+    try:
+        with torch.inference_mode():
+            network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _proven_form(
+    module: ReferenceForm, paths: tuple[str, ...], inputs: list[Tensor], engine: str
+) -> tuple[Finding, nn.Module | None]:
+    name = module.catalogue_name
+    shapes = {tuple(x.shape[1:]) for x in inputs}
+    if not shapes:
+        return Finding(paths, name, False, "the network does not call it", None), None
+    if len(shapes) > 1:
+        reason = f"it is called with maps of several sizes: {sorted(shapes)}"
+        return Finding(paths, name, False, reason, None), None
+    shape: Shape = tuple(inputs[0].shape)  # type: ignore[assignment]
+    observed: Mapping[str, Tensor] = {f"the network's own, call {i}": x for i, x in enumerate(inputs)}
+    certificate = certify(module, shape, engine, observed)
+    if not certificate.proven:
+        reason = f"not proven: worst error {certificate.worst_error:.1e}"
+        return Finding(paths, name, False, reason, certificate), None
+    return Finding(paths, name, True, None, certificate), module.export_form(shape, engine).eval()
+
+
+def _swapped(
+    network: nn.Module, forms: Mapping[ReferenceForm, nn.Module], places: Mapping[ReferenceForm, tuple[str, ...]]
+) -> nn.Module:
+    rewritten = copy.deepcopy(network)
+    for module, form in forms.items():
+        for path in places[module]:
+            if path == "":
+                return form
+            parent, _, child = path.rpartition(".")
+            setattr(rewritten.get_submodule(parent), child, form)
+    return rewritten

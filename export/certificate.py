@@ -1,0 +1,152 @@
+"""The equivalence certificate: a replacement is proven when it is made, or not made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from deploy_attn.modules.base import ReferenceForm, Shape
+
+BOUND = 1e-11
+_SENSITIVITY_FACTOR = 16.0
+_SEED = 20180717
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One input class: how far the two forms were apart, in float64.
+
+    `error` is ||a - b|| / ||b||, or ||a - b|| where b is zero. `bound` is 1e-11,
+    or where that is less, 16 times what a change of the input's last bit does to
+    the reference itself: no form can be closer than that.
+    """
+
+    inputs: str
+    shape: tuple[int, ...]
+    error: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.bound
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was replaced by what, and every trial of it."""
+
+    subject: str
+    replacement: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def proven(self) -> bool:
+        return bool(self.trials) and all(trial.passed for trial in self.trials)
+
+    @property
+    def worst_error(self) -> float:
+        return max((trial.error for trial in self.trials), default=float("inf"))
+
+    def as_dict(self) -> dict[str, Any]:
+        trials = [{**asdict(trial), "passed": trial.passed} for trial in self.trials]
+        return {
+            "subject": self.subject,
+            "replacement": self.replacement,
+            "proven": self.proven,
+            "worst_error": self.worst_error,
+            "trials": trials,
+        }
+
+
+def certify(
+    reference: ReferenceForm, shape: Shape, engine: str = "cpu", observed: Mapping[str, Tensor] | None = None
+) -> Certificate:
+    """Tries a reference form against its export form, both in float64.
+
+    Input classes: normal, a large range, a mean far from zero, constant,
+    negative, zeros, at batch 1 and at a larger one, on maps of the size asked
+    for and of another, plus what the network itself was observed to feed it.
+
+    Args:
+        reference: a float64 module in eval mode; its weights are not changed.
+        shape: `b c h w` that the form will be built for.
+        engine: the engine's family.
+        observed: named activations of `b c h w` that reach the module in its network.
+    """
+    form = reference.export_form(shape, engine).eval()
+    trials = [_trial(name, reference, form, x) for name, x in _classes(shape).items()]
+    trials += [_trial(name, reference, form, x) for name, x in (observed or {}).items()]
+    other: Shape = (1, shape[1], shape[2] + 2, shape[3] + 3)
+    other_form = reference.export_form(other, engine).eval()
+    trials.append(_trial("normal, another size", reference, other_form, _normal(other)))
+    return Certificate(type(reference).__name__, type(form).__name__, tuple(trials))
+
+
+def compare_modules(name: str, reference: nn.Module, replacement: nn.Module, x: Tensor) -> Trial:
+    """One trial of two networks on one input, float64; several outputs are compared as one."""
+    return _trial(name, _joined(reference), _joined(replacement), x)
+
+
+def _joined(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    import torch
+
+    from deploy_attn.export.onnx_from_module import output_tensors
+
+    return lambda x: torch.cat([tensor.flatten() for tensor in output_tensors(network(x))])
+
+
+def _classes(shape: Shape) -> dict[str, Tensor]:
+    import torch
+
+    one: Shape = (1, shape[1], shape[2], shape[3])
+    several: Shape = (max(shape[0], 1) + 2, shape[1], shape[2], shape[3])
+    normal = _normal(one)
+    return {
+        "normal": normal,
+        "normal, larger batch": _normal(several),
+        "large range": 1e3 * normal,
+        "mean of 20 sigma": normal + 20,
+        "negative": -normal.abs() - 1,
+        "constant": torch.full(one, 0.7, dtype=torch.float64),
+        "zeros": torch.zeros(one, dtype=torch.float64),
+    }
+
+
+def _normal(shape: Shape) -> Tensor:
+    import torch
+
+    generator = torch.Generator().manual_seed(_SEED)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _trial(name: str, reference: Callable[[Tensor], Tensor], form: Callable[[Tensor], Tensor], x: Tensor) -> Trial:
+    import torch
+
+    with torch.inference_mode():
+        wanted = reference(x)
+        error = _distance(form(x), wanted)
+        bound = BOUND
+        if error > BOUND:
+            bound = max(BOUND, _SENSITIVITY_FACTOR * _distance(reference(_last_bit_changed(x)), wanted))
+    return Trial(name, tuple(x.shape), error, bound)
+
+
+def _distance(got: Tensor, wanted: Tensor) -> float:
+    if got.shape != wanted.shape or not bool(got.isfinite().all()):
+        return float("inf")
+    norm = float(wanted.norm())
+    apart = float((got - wanted).norm())
+    return apart / norm if norm > 0 else apart
+
+
+def _last_bit_changed(x: Tensor) -> Tensor:
+    """x with each value moved to its neighbour in float64, up and down in turn."""
+    import torch
+
+    signs = torch.ones_like(x).flatten()
+    signs[1::2] = -1
+    return torch.nextafter(x, x + signs.reshape(x.shape) * x.abs().clamp(min=1e-300))

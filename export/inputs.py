@@ -1,0 +1,132 @@
+"""Parity inputs: seeded noise, a photo, or an array from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy_attn.jetson.errors import BadRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+    Shape = tuple[int, int, int, int]
+
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
+_PROJECTION_SEED = 0
+
+
+def noise_inputs(shape: Shape, seed: int, far_mean: bool) -> dict[str, FloatArray]:
+    """Standard normal noise of `b c h w`, the same for the same seed everywhere.
+
+    With `far_mean`, also the same noise with a mean of 20 sigma, up or down, in
+    each channel: sums over such maps leave the range of FP16.
+    """
+    import numpy as np
+
+    random = np.random.RandomState(seed)
+    normal = random.standard_normal(shape).astype(np.float32)
+    if not far_mean:
+        return {"normal": normal}
+    means = np.float32(20) * random.choice([-1.0, 1.0], size=(1, shape[1], 1, 1)).astype(np.float32)
+    return {"normal": normal, "far_mean": normal + means}
+
+
+def twice_the_batch(x: FloatArray) -> FloatArray:
+    """The batch and its mirror images, for a graph whose batch is open."""
+    import numpy as np
+
+    return np.ascontiguousarray(np.concatenate([x, x[..., ::-1]]))
+
+
+def parity_input(file: Path, shape: Shape) -> FloatArray:
+    """Reads a photo or a .npy file as `b c h w` in float32.
+
+    A photo is turned upright (EXIF), converted to RGB, resized to h x w
+    (bilinear) and scaled to 0..1. One channel: its luminance; three: RGB; any
+    other number: RGB projected by a fixed matrix of unit rows, so that the
+    channels are different mixtures. The batch holds the photo b times.
+
+    Raises:
+        BadRequest: unreadable file, another shape than asked for, NaN or Inf.
+    """
+    if not file.is_file():
+        raise BadRequest(f"--input {file}: no such file. It takes a PNG or JPEG photo, or a .npy array.")
+    suffix = file.suffix.lower()
+    if suffix == ".npy":
+        return _from_npy(file, shape)
+    if suffix in PHOTO_SUFFIXES:
+        return _from_photo(file, shape)
+    raise BadRequest(f"--input {file}: {suffix or 'no'} suffix; it takes .png, .jpg, .jpeg or .npy.")
+
+
+def npy_shape(file: Path) -> Shape | None:
+    """The shape `b c h w` of a .npy file (a missing batch is 1), None if the file is another kind."""
+    if file.suffix.lower() != ".npy" or not file.is_file():
+        return None
+    *batch, channels, height, width = _load_npy(file).shape
+    return (batch[0] if batch else 1, channels, height, width)
+
+
+def _from_npy(file: Path, shape: Shape) -> FloatArray:
+    import numpy as np
+
+    array = _load_npy(file)
+    if array.ndim == 3:
+        array = array[None]
+    if array.shape != shape:
+        found, wanted = "x".join(map(str, array.shape)), "x".join(map(str, shape))
+        raise BadRequest(f"--input {file} holds {found}, the export is of {wanted}. Set --shape {found}.")
+    with np.errstate(over="ignore"):
+        values: FloatArray = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise BadRequest(
+            f"--input {file} holds {count} values that are NaN, Inf or beyond float32; parity needs numbers."
+        )
+    return values
+
+
+def _load_npy(file: Path) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    try:
+        with file.open("rb") as stream:
+            array: np.ndarray[Any, Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise BadRequest(f"--input {file} cannot be read as a .npy array: {error}.") from error
+    if array.ndim not in (3, 4) or array.dtype.kind not in "fiu" or array.size == 0:
+        raise BadRequest(
+            f"--input {file} holds {array.dtype} of shape {array.shape}; "
+            "it must hold numbers of shape BxCxHxW or CxHxW."
+        )
+    return array
+
+
+def _from_photo(file: Path, shape: Shape) -> FloatArray:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    batch, channels, height, width = shape
+    try:
+        with Image.open(file, formats=("PNG", "JPEG")) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            sized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadRequest(f"--input {file} cannot be read as a PNG or JPEG photo: {error}.") from error
+    image = sized.convert("L") if channels == 1 else sized
+    planes = np.asarray(image, dtype=np.float32).reshape(height, width, -1).transpose(2, 0, 1) / np.float32(255)
+    if channels not in (1, 3):
+        planes = np.tensordot(_projection(channels), planes, axes=1)
+    image_batch: FloatArray = np.repeat(planes[None].astype(np.float32), batch, axis=0)
+    return image_batch
+
+
+def _projection(channels: int) -> FloatArray:
+    """A fixed `channels 3` matrix whose rows have length 1."""
+    import numpy as np
+
+    rows = np.random.RandomState(_PROJECTION_SEED).standard_normal((channels, 3))
+    projection: FloatArray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return projection

@@ -1,0 +1,151 @@
+"""PyTorch module -> ONNX at exactly the opset and IR version asked for."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deploy_attn.jetson.errors import DeployAttnError
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor, nn
+
+INPUT = "input"
+OUTPUT = "output"
+BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class GraphRequest:
+    """What the ONNX file must be."""
+
+    opset: int
+    ir_version: int
+    dynamic_batch: bool = False
+
+
+def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onnx.ModelProto:
+    """Traces a module of one input `b c h w` and one or several output tensors.
+
+    The TorchScript exporter is used because it is the one that honours opset 13:
+    the newer one answers such a request with opset 18 and says nothing. Node
+    names are unique and carry the module path (`/layer1/attention/Mul`).
+
+    Raises:
+        DeployAttnError: the exporter refuses, or the file read back is not of
+            the opset and IR version asked for, or is not valid ONNX.
+    """
+    import onnx
+    import torch
+
+    outputs = output_tensors(module(x))
+    names = output_names(len(outputs))
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        try:
+            torch.onnx.export(
+                module,
+                (x,),
+                buffer,  # type: ignore[arg-type]  # this exporter takes buffers as well
+                dynamo=False,
+                opset_version=request.opset,
+                input_names=[INPUT],
+                output_names=names,
+                dynamic_axes={name: {0: BATCH} for name in (INPUT, *names)} if request.dynamic_batch else None,
+            )
+        except Exception as error:
+            raise DeployAttnError(
+                f"The exporter refuses this network: {error}\nReplace the operation it names, or export a part."
+            ) from error
+    model = onnx.load_from_string(buffer.getvalue())
+    model.ir_version = min(model.ir_version, request.ir_version)
+    _lift_constants(model.graph)
+    _make_names_unique(model.graph)
+    _state_output_shapes(model.graph, [tuple(tensor.shape) for tensor in outputs])
+    return checked(model, request)
+
+
+def output_names(count: int) -> list[str]:
+    """`output` for a single tensor, `output_0`, `output_1` ... for several."""
+    return [OUTPUT] if count == 1 else [f"{OUTPUT}_{index}" for index in range(count)]
+
+
+def output_tensors(result: object) -> list[Tensor]:
+    """The tensors of a network's result.
+
+    Raises:
+        DeployAttnError: it is neither a tensor nor a tuple or list of tensors.
+    """
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if isinstance(result, (tuple, list)) and result and all(isinstance(part, torch.Tensor) for part in result):
+        return list(result)
+    raise DeployAttnError(
+        f"The network returns {type(result).__name__}; it must return a tensor, or a tuple or list of tensors. "
+        "Wrap it in a module whose forward returns those."
+    )
+
+
+def checked(model: onnx.ModelProto, request: GraphRequest) -> onnx.ModelProto:
+    """The model as a reader of its bytes sees it, if it is what was asked for.
+
+    Raises:
+        DeployAttnError: opset or IR version differ, or the ONNX checker refuses it.
+    """
+    import onnx
+
+    read_back = onnx.load_from_string(model.SerializeToString())
+    opsets = {item.domain: item.version for item in read_back.opset_import}
+    found = (opsets.get("", 0), read_back.ir_version)
+    if set(opsets) != {""} or found != (request.opset, request.ir_version):
+        raise DeployAttnError(
+            f"The graph must be opset {request.opset}, IR {request.ir_version}; the file read back "
+            f"has opsets {opsets} and IR {read_back.ir_version}. Choose a target that takes these."
+        )
+    try:
+        onnx.checker.check_model(read_back, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise DeployAttnError(f"The exporter wrote a graph that is not valid ONNX: {error}") from error
+    return read_back
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    """Turns Constant nodes into initializers, which every reader of the graph finds in one place."""
+    kept = []
+    for node in graph.node:
+        values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+        if node.op_type == "Constant" and values:
+            values[0].name = node.output[0]
+            graph.initializer.append(values[0])
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _state_output_shapes(graph: onnx.GraphProto, shapes: list[tuple[int, ...]]) -> None:
+    """Gives every output the extents that it had when it was traced; an open batch stays open."""
+    for value, shape in zip(graph.output, shapes):
+        dimensions = value.type.tensor_type.shape.dim
+        for index, extent in enumerate(shape):
+            if index == 0 and dimensions[0].dim_param == BATCH:
+                continue
+            dimensions[index].dim_value = extent
+
+
+def _make_names_unique(graph: onnx.GraphProto) -> None:
+    taken: set[str] = set()
+    for node in graph.node:
+        base = node.name or f"/{node.op_type}"
+        name, count = base, 1
+        while name in taken:
+            name, count = f"{base}_{count}", count + 1
+        node.name = name
+        taken.add(name)

@@ -1,0 +1,231 @@
+"""The FP16 plan: which nodes may run in half precision, which may not, and why.
+
+Meaning comes first (squares, reductions over H x W, norms, softmax logits),
+measured ranges second: parity inputs cannot show every overflow, and a sum that
+grows with the resolution is unsafe however small it was when it was measured.
+Overflow of FP16 begins above 65504.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from deploy_attn.export.graph_view import GraphView
+
+if TYPE_CHECKING:
+    import onnx
+
+FP16_LARGEST = 65504.0
+FP16_SMALLEST_NORMAL = 2.0**-14
+HEADROOM = 4.0  # measured magnitudes may grow by this factor before they overflow
+_WIDE_REDUCTION = 16  # elements; below it, a reduction rounds no worse than a small convolution
+
+_SUMS = frozenset(("ReduceSum", "ReduceMean", "GlobalAveragePool", "AveragePool", "ReduceL1", "ReduceProd"))
+_NORMS = frozenset(
+    (
+        "BatchNormalization",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LRN",
+        "LayerNormalization",
+        "LpNormalization",
+        "MeanVarianceNormalization",
+        "ReduceL2",
+        "ReduceSumSquare",
+    )
+)
+_EXPONENTIALS = frozenset(("Exp", "LogSoftmax", "ReduceLogSum", "ReduceLogSumExp", "Softmax"))
+_BOUNDED = frozenset(("Clip", "Erf", "HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh"))
+_HEAVY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+_MOVES = frozenset(
+    (
+        "Concat",
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    )
+)
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node's precision, `fp16` or `fp32`, and the reason for it.
+
+    `largest` is the largest magnitude measured among its inputs, weights and
+    outputs; `headroom` is 65504 over that (None where it is zero).
+    """
+
+    node: str
+    op_type: str
+    precision: str
+    reason: str
+    largest: float
+    headroom: float | None
+
+
+@dataclass(frozen=True)
+class PrecisionPlan:
+    """The precision of every node, in graph order."""
+
+    nodes: tuple[NodePlan, ...]
+    subnormal_weights: int
+
+    def precision_of(self, node: str) -> str:
+        return self._by_name[node].precision
+
+    @property
+    def _by_name(self) -> dict[str, NodePlan]:
+        return {plan.node: plan for plan in self.nodes}
+
+    def count(self, precision: str) -> int:
+        return sum(plan.precision == precision for plan in self.nodes)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "fp16_nodes": self.count("fp16"),
+            "fp32_nodes": self.count("fp32"),
+            "weights_below_fp16_normal": self.subnormal_weights,
+            "nodes": [asdict(plan) for plan in self.nodes],
+        }
+
+
+def plan_from_graph(model: onnx.ModelProto, ranges: Mapping[str, float]) -> PrecisionPlan:
+    """Decides each node's precision from what it computes and what was measured.
+
+    Args:
+        model: an FP32 graph whose nodes have unique names.
+        ranges: max |x| of its tensors, from `tensor_ranges`.
+    """
+    view = GraphView(model)
+    grown: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for node in model.graph.node:
+        reason = _reason_for_fp32(view, node, ranges, grown)
+        if reason:
+            reasons[node.name] = reason
+        _track_growth(view, node, grown)
+    _widen_what_lies_between(view, model.graph, reasons)
+    plans = [_node_plan(view, node, ranges, reasons.get(node.name)) for node in model.graph.node]
+    return PrecisionPlan(tuple(plans), view.weights_below(FP16_SMALLEST_NORMAL))
+
+
+def _node_plan(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float], reason: str | None) -> NodePlan:
+    largest = _largest(view, node, ranges)
+    headroom = FP16_LARGEST / largest if largest else None
+    if reason is not None:
+        return NodePlan(node.name, node.op_type, "fp32", reason, largest, headroom)
+    safe = f"largest magnitude {largest:.3g}" + (f", {headroom:.3g} times below overflow" if headroom else "")
+    return NodePlan(node.name, node.op_type, "fp16", safe, largest, headroom)
+
+
+def _reason_for_fp32(
+    view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float], grown: Mapping[str, str]
+) -> str | None:
+    rules: tuple[Callable[[], str | None], ...] = (
+        lambda: None if view.can_be_half(node) else "its operator has no FP16 form",
+        lambda: _square(view, node),
+        lambda: _reduction(view, node, ranges),
+        lambda: "norm: squares, or a division by a small deviation" if node.op_type in _NORMS else None,
+        lambda: "exponentials and their sum" if node.op_type in _EXPONENTIALS else None,
+        lambda: _logits(view, node),
+        lambda: _small_constant(view, node),
+        lambda: next((f"takes {grown[name]}" for name in node.input if name in grown), None),
+        lambda: _measured(view, node, ranges),
+    )
+    return next((reason for reason in (rule() for rule in rules) if reason), None)
+
+
+def _widen_what_lies_between(view: GraphView, graph: onnx.GraphProto, reasons: dict[str, str]) -> None:
+    """Keeps cheap nodes in FP32 where they would only round between FP32 neighbours.
+
+    Backwards, for what FP32 nodes read (a chain of such nodes is found in one
+    pass); then forwards, for moves of what FP32 nodes made.
+    """
+    for node in reversed(graph.node):
+        users, makers = view.users(node), view.makers(node)
+        between = users and all(near.name in reasons for near in (*users, *makers))
+        if between and node.op_type not in _HEAVY and node.name not in reasons:
+            reasons[node.name] = "stands between FP32 tensors: casting there and back costs more than it saves"
+    for node in graph.node:
+        makers = view.makers(node)
+        if node.op_type in _MOVES and makers and all(maker.name in reasons for maker in makers):
+            reasons.setdefault(node.name, "moves what an FP32 node made")
+
+
+def _square(view: GraphView, node: onnx.NodeProto) -> str | None:
+    if node.op_type == "Mul" and node.input[0] == node.input[1]:
+        return "square: overflows above 255"
+    if node.op_type == "Pow":
+        exponent = view.constant(node.input[1])
+        if exponent is None or float(abs(exponent).max()) > 1:
+            return "power above 1: a square overflows above 255"
+    return None
+
+
+def _reduction(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float]) -> str | None:
+    if node.op_type not in _SUMS:
+        return None
+    count, spatial = view.reduced(node)
+    if count is None:
+        return "reduction over an extent that is only known at run time"
+    if spatial and count >= _WIDE_REDUCTION:
+        return f"reduction over H x W ({count} values)"
+    total = count * ranges.get(node.input[0], float("inf"))
+    if total * HEADROOM > FP16_LARGEST:
+        return f"sum of {count} values that may reach {total:.3g}"
+    return None
+
+
+def _logits(view: GraphView, node: onnx.NodeProto) -> str | None:
+    if node.op_type != "MatMul" or not all(view.is_activation(name) for name in node.input):
+        return None
+    if not view.reaches_softmax(node) or any(view.is_scaled_down(name) for name in node.input):
+        return None
+    return "softmax logits without a scale before their product"
+
+
+def _small_constant(view: GraphView, node: onnx.NodeProto) -> str | None:
+    for name in node.input:
+        value = view.constant(name)
+        if value is not None and value.size == 1 and 0 < abs(float(value.reshape(-1)[0])) < FP16_SMALLEST_NORMAL:
+            return f"constant {float(value.reshape(-1)[0]):.1e} is below FP16's normal numbers"
+    return None
+
+
+def _measured(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float]) -> str | None:
+    largest = _largest(view, node, ranges)
+    if largest * HEADROOM <= FP16_LARGEST:
+        return None
+    return f"measured range: {largest:.3g} leaves less than {HEADROOM:g} times to 65504"
+
+
+def _track_growth(view: GraphView, node: onnx.NodeProto, grown: dict[str, str]) -> None:
+    """Follows sums over H x W and squares to where a bounded operator or a division by one ends them."""
+    origin = next((grown[name] for name in node.input if name in grown), None)
+    if _square(view, node) or node.op_type == "ReduceSumSquare":
+        origin = f"the square of {node.name}"
+    elif node.op_type in ("ReduceSum", "ReduceL1"):
+        count, spatial = view.reduced(node)
+        if count is None or (spatial and count >= _WIDE_REDUCTION):
+            origin = f"the sum of {node.name}, which grows with the resolution"
+    if node.op_type in _BOUNDED or (node.op_type == "Div" and node.input[1] in grown):
+        origin = None
+    if origin:
+        grown.update(dict.fromkeys(node.output, origin))
+
+
+def _largest(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float]) -> float:
+    names = [name for name in (*node.input, *node.output) if name and view.is_float(name)]
+    return max((ranges.get(name, view.constant_magnitude(name)) for name in names), default=0.0)

@@ -1,0 +1,102 @@
+"""onnxsim under guard: kept only where it is proven to change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
+from deploy_attn.export.onnx_from_module import GraphRequest, checked
+from deploy_attn.jetson.errors import DeployAttnError
+from deploy_attn.jetson.metrics import compare
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+_BOUND = 1e-6
+# Operators that folding can remove. A graph without any is left as it is, and onnxsim is not even imported.
+_FOLDABLE = frozenset(
+    [
+        "BatchNormalization",
+        "Cast",
+        "ConstantOfShape",
+        "Dropout",
+        "Expand",
+        "Identity",
+        "Pad",
+        "Shape",
+        "Size",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Simplified:
+    """The graph to go on with, and what was done to it: `applied`, `not needed` or `rolled back: why`."""
+
+    model: onnx.ModelProto
+    outcome: str
+
+
+def simplify(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], request: GraphRequest) -> Simplified:
+    """Folds constants and merges nodes with onnxsim, or rolls back.
+
+    Rolled back where onnxsim fails, its graph is invalid or of another opset,
+    its interface or node names are not usable, or its outputs differ from
+    before by more than 1e-6 RMS relative on `feeds`.
+    """
+    if not any(node.op_type in _FOLDABLE for node in model.graph.node):
+        return Simplified(model, "not needed")
+    import onnxsim
+
+    try:
+        candidate, _ = onnxsim.simplify(model, check_n=0)
+        candidate = checked(candidate, request)
+    except Exception as error:
+        return Simplified(model, f"rolled back: {_first_line(error)}")
+    problem = _interface_change(model, candidate) or _difference(model, candidate, feeds)
+    if problem:
+        return Simplified(model, f"rolled back: {problem}")
+    return Simplified(candidate, "applied")
+
+
+def _interface_change(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+    for kind in ("input", "output"):
+        old, new = getattr(before.graph, kind), getattr(after.graph, kind)
+        if [value.SerializeToString() for value in old] != [value.SerializeToString() for value in new]:
+            return f"it changed the graph's {kind}s"
+    names = [node.name for node in after.graph.node]
+    if "" in names or len(set(names)) < len(names):
+        return "it left nodes without a name of their own"
+    return None
+
+
+def _difference(
+    before: onnx.ModelProto, after: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]]
+) -> str | None:
+    with OnnxRuntimeRunner(before.SerializeToString()) as run:
+        wanted = run.infer(feeds)
+    try:
+        with OnnxRuntimeRunner(after.SerializeToString()) as run:
+            got = run.infer(feeds)
+    except DeployAttnError:
+        raise
+    except Exception as error:
+        return f"onnxruntime refuses its graph: {_first_line(error)}"
+    for name, expected in wanted.items():
+        if got[name].shape != expected.shape:
+            return f"it changed the shape of {name}"
+        apart = compare(got[name], expected)
+        if not apart.rms_relative <= _BOUND:
+            return f"it changed {name} by {apart.rms_relative:.1e} RMS relative"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,99 @@
+"""How far an output is from its reference: one definition for host and device."""
+
+from typing import Dict, NamedTuple, Tuple, Union
+
+import numpy as np
+
+
+class Comparison(NamedTuple):
+    """The measures of `compare`; `worst_*` belong to the element of `worst_relative`."""
+
+    max_abs: float
+    rms_relative: float
+    cosine: float
+    worst_relative: float
+    worst_index: Tuple[int, ...]
+    worst_expected: float
+    worst_actual: float
+    non_finite: int
+
+
+def compare(actual: np.ndarray, expected: np.ndarray) -> Comparison:
+    """Compares two arrays of one shape, in float64.
+
+    `rms_relative` is ||actual - expected|| / ||expected||. `worst_relative` is
+    the largest single error over max(rms(expected), |expected there|), so that
+    one wrong element cannot hide in a large map. With any NaN or Inf in
+    `actual` the four measures are NaN and the index is that of the first one.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if actual.shape != expected.shape:
+        raise ValueError("shape {} compared with {}".format(actual.shape, expected.shape))
+    got = np.asarray(actual, dtype=np.float64)
+    want = np.asarray(expected, dtype=np.float64)
+    bad = ~np.isfinite(got)
+    if bad.any():
+        return _non_finite(got, want, bad)
+    error = np.abs(got - want)
+    norm = float(np.linalg.norm(want.ravel()))
+    scale = np.maximum(np.abs(want), norm / max(want.size, 1) ** 0.5)
+    relative = _ratio(error, scale)
+    worst = np.unravel_index(int(np.argmax(relative)), want.shape)
+    return Comparison(
+        max_abs=float(error.max()),
+        rms_relative=float(_ratio(float(np.linalg.norm(error.ravel())), norm)),
+        cosine=_cosine(got, want),
+        worst_relative=float(relative[worst]),
+        worst_index=tuple(int(i) for i in worst),
+        worst_expected=float(want[worst]),
+        worst_actual=float(got[worst]),
+        non_finite=0,
+    )
+
+
+def within(comparison: Comparison, rms_tolerance: float, worst_tolerance: float) -> bool:
+    """True when every value is finite and both relative errors are in bounds."""
+    return (
+        comparison.non_finite == 0
+        and comparison.rms_relative <= rms_tolerance
+        and comparison.worst_relative <= worst_tolerance
+    )
+
+
+def as_dict(comparison: Comparison) -> Dict[str, object]:
+    """The comparison as JSON can hold it: a number that is not finite is null."""
+    fields: Dict[str, object] = {}
+    for name, value in comparison._asdict().items():
+        fields[name] = None if isinstance(value, float) and not np.isfinite(value) else value
+    fields["worst_index"] = list(comparison.worst_index)
+    return fields
+
+
+def _non_finite(got: np.ndarray, want: np.ndarray, bad: np.ndarray) -> Comparison:
+    first = np.unravel_index(int(np.argmax(bad)), want.shape)
+    nan = float("nan")
+    return Comparison(
+        max_abs=nan,
+        rms_relative=nan,
+        cosine=nan,
+        worst_relative=nan,
+        worst_index=tuple(int(i) for i in first),
+        worst_expected=float(want[first]),
+        worst_actual=float(got[first]),
+        non_finite=int(bad.sum()),
+    )
+
+
+def _ratio(error: Union[float, np.ndarray], scale: Union[float, np.ndarray]) -> np.ndarray:
+    """error / scale, with 0 / 0 = 0: against an all-zero reference only zero is right."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(np.equal(error, 0), 0.0, np.divide(error, scale)))
+
+
+def _cosine(got: np.ndarray, want: np.ndarray) -> float:
+    norms = float(np.linalg.norm(got.ravel()) * np.linalg.norm(want.ravel()))
+    if norms == 0.0:
+        return 1.0 if np.array_equal(got, want) else 0.0
+    return float(np.dot(got.ravel(), want.ravel()) / norms)
