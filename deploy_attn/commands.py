@@ -23,12 +23,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; the exit code it returns."""
-    signal.signal(signal.SIGTERM, _leave)
+    previous = signal.signal(signal.SIGTERM, _leave)
     try:
-        code = app(list(arguments), standalone_mode=True)
-    except SystemExit as exit_request:
-        return exit_request.code if isinstance(exit_request.code, int) else 1
-    return int(code or 0)
+        app(list(arguments))
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
 
 
 @app.command("list", help=COMMANDS["list"])
@@ -39,7 +41,7 @@ def list_catalogue(as_json: AsJson = False) -> None:
 
 
 @app.command("export", help=COMMANDS["export"])
-def export(
+def export(  # noqa: PLR0913 - the parser turns each parameter into an option
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `list`, or file.py:factory.")],
     channels: Annotated[int | None, typer.Option(min=1, help="Channels of a map of the default size.")] = None,
     shape: Annotated[str | None, typer.Option(metavar="BxCxHxW", help="Shape of the input.")] = None,
@@ -132,15 +134,21 @@ def _finish(job: Callable[[], tuple[dict[str, Any], bool, Callable[[], None]]], 
         with _stdout_kept_clean(as_json):
             document, passed, show = job()
     except DeployAttnError as error:
-        print(f"deploy-attn: {error}", file=sys.stderr)
-        if as_json:
-            print(json.dumps({"passed": False, "error": str(error), "exit_code": error.exit_code}, indent=2))
-        raise typer.Exit(error.exit_code) from None
+        raise _refused(str(error), error.exit_code, as_json) from None
+    except MemoryError as error:
+        raise _refused(f"Not enough memory: {error}. Choose a smaller --shape.", 2, as_json) from None
     if as_json:
         print(json.dumps(document, indent=2))
     else:
         show()
     raise typer.Exit(0 if passed else 1)
+
+
+def _refused(message: str, exit_code: int, as_json: bool) -> typer.Exit:
+    print(f"deploy-attn: {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"passed": False, "error": message, "exit_code": exit_code}, indent=2))
+    return typer.Exit(exit_code)
 
 
 @contextlib.contextmanager

@@ -18,17 +18,19 @@ _PROJECTION_SEED = 0
 
 
 def noise_inputs(shape: Shape, seed: int, far_mean: bool) -> dict[str, FloatArray]:
-    """Standard normal noise of `b c h w`, the same for the same seed everywhere.
+    """Two inputs of `b c h w`, the same for the same seed everywhere.
 
-    With `far_mean`, also the same noise with a mean of 20 sigma, up or down, in
-    each channel: sums over such maps leave the range of FP16.
+    One is standard normal noise. The other is, with `far_mean`, the same noise
+    with a mean of 20 sigma, up or down, in each channel: sums over such maps
+    leave the range of FP16. Without, it is the noise negated: a network that was
+    traced on the first and chose its way by the data shows that on the second.
     """
     import numpy as np
 
     random = np.random.RandomState(seed)
     normal = random.standard_normal(shape).astype(np.float32)
     if not far_mean:
-        return {"normal": normal}
+        return {"normal": normal, "negated": -normal}
     means = np.float32(20) * random.choice([-1.0, 1.0], size=(1, shape[1], 1, 1)).astype(np.float32)
     return {"normal": normal, "far_mean": normal + means}
 

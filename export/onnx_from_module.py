@@ -46,7 +46,6 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         try:
             torch.onnx.export(
                 module,

@@ -77,9 +77,13 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class PrecisionPlan:
-    """The precision of every node, in graph order."""
+    """The precision of every node, in graph order, and the ranges that were measured.
+
+    `ranges` is max |x| of each tensor over the parity inputs.
+    """
 
     nodes: tuple[NodePlan, ...]
+    ranges: Mapping[str, float]
     subnormal_weights: int
 
     def precision_of(self, node: str) -> str:
@@ -98,6 +102,9 @@ class PrecisionPlan:
             "fp32_nodes": self.count("fp32"),
             "weights_below_fp16_normal": self.subnormal_weights,
             "nodes": [asdict(plan) for plan in self.nodes],
+            "tensors": {
+                name: {"largest": largest, "headroom": _headroom(largest)} for name, largest in self.ranges.items()
+            },
         }
 
 
@@ -118,16 +125,20 @@ def plan_from_graph(model: onnx.ModelProto, ranges: Mapping[str, float]) -> Prec
         _track_growth(view, node, grown)
     _widen_what_lies_between(view, model.graph, reasons)
     plans = [_node_plan(view, node, ranges, reasons.get(node.name)) for node in model.graph.node]
-    return PrecisionPlan(tuple(plans), view.weights_below(FP16_SMALLEST_NORMAL))
+    return PrecisionPlan(tuple(plans), dict(ranges), view.weights_below(FP16_SMALLEST_NORMAL))
 
 
 def _node_plan(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float], reason: str | None) -> NodePlan:
     largest = _largest(view, node, ranges)
-    headroom = FP16_LARGEST / largest if largest else None
+    headroom = _headroom(largest)
     if reason is not None:
         return NodePlan(node.name, node.op_type, "fp32", reason, largest, headroom)
     safe = f"largest magnitude {largest:.3g}" + (f", {headroom:.3g} times below overflow" if headroom else "")
     return NodePlan(node.name, node.op_type, "fp16", safe, largest, headroom)
+
+
+def _headroom(largest: float) -> float | None:
+    return FP16_LARGEST / largest if largest else None
 
 
 def _reason_for_fp32(

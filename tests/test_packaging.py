@@ -1,0 +1,103 @@
+"""Layout and packaging: the wheel holds what the checkout holds, and works where the checkout is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("export", "engines", "jetson")
+
+
+def run(*command: object, cwd: Path) -> str:
+    """Runs a command away from the checkout; its output if it succeeds."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_package_list_is_the_tree() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        listed = set(tomllib.load(stream)["tool"]["setuptools"]["packages"])
+    inner = {file.parent.relative_to(ROOT) for file in (ROOT / "deploy_attn").rglob("__init__.py")}
+    outer = {file.parent.relative_to(ROOT) for room in ROOMS for file in (ROOT / room).rglob("__init__.py")}
+    found = {".".join(path.parts) for path in inner} | {".".join(("deploy_attn", *path.parts)) for path in outer}
+    assert listed == found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_linked_relatively(room: str) -> None:
+    link = ROOT / "deploy_attn" / room
+    assert link.is_symlink()
+    assert os.readlink(link) == f"../{room}"
+
+
+def test_the_two_onnxruntimes_are_never_asked_for_together() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        project = tomllib.load(stream)["project"]
+    extras = project["optional-dependencies"]
+    assert not any(name.startswith("onnxruntime") for name in (*project["dependencies"], *extras["dev"]))
+    assert {"cpu", "gpu", "rtx", "dev"} <= set(extras)
+    assert not any(name.startswith("onnxruntime-gpu") for name in extras["cpu"])
+    assert not any(name.startswith("onnxruntime>") for name in extras["gpu"])
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean clone, or a copy where the sources are no checkout."""
+    folder = tmp_path_factory.mktemp("clone") / "deploy-attn"
+    if (ROOT / ".git").exists():
+        run("git", "-c", f"safe.directory={ROOT}", "clone", "--quiet", ROOT, folder, cwd=folder.parent)
+    else:
+        shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(".venv", "build", "__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(clone: Path) -> Path:
+    """The wheel built from the clone."""
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", clone.parent, clone, cwd=clone.parent)
+    return next(clone.parent.glob("*.whl"))
+
+
+def test_the_wheel_holds_every_source_file_and_nothing_else(clone: Path, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    kinds = (".py", ".toml", ".typed")
+    inside = {file.relative_to(clone) for file in (clone / "deploy_attn").rglob("*") if file.suffix in kinds}
+    linked = {file.relative_to(clone) for room in ROOMS for file in (clone / room).rglob("*") if file.suffix in kinds}
+    own = {path.as_posix() for path in inside if path.parts[1] not in ROOMS}
+    assert names == own | {f"deploy_attn/{path.as_posix()}" for path in linked}
+
+
+def test_the_wheel_does_the_main_job_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    environment, work = tmp_path / "venv", tmp_path / "work"
+    venv.create(environment, with_pip=True)
+    work.mkdir()
+    python = environment / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[cpu]", cwd=work)
+    command = environment / "bin" / "deploy-attn"
+    assert "PASS" in run(command, "export", "cbam", "--fp16", cwd=work)
+    assert (work / "out" / "cbam" / "model.fp16.onnx").is_file()
+    assert "PASS" in run(command, "verify", "out/cbam", "--engine", "onnxruntime", cwd=work)
+    assert "jetson-nano" in run(command, "export", "s2", "--fp16", "--target", "jetson-nano", cwd=work)
+    assert "cbam_residual" in run(command, "list", cwd=work)
+    assert str(environment) in run(
+        python, "-c", "import deploy_attn.export; print(deploy_attn.export.__file__)", cwd=work
+    )
