@@ -6,6 +6,7 @@ two are answered from here, without it and without the heavy rooms.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -25,6 +26,15 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 it holds, 1 it does not, 2 the request cannot be served."""
     given = tuple(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(_answered(given))
+    except BrokenPipeError:
+        # The reader left (`| head`): nobody is there for the rest, and that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _answered(given: tuple[str, ...]) -> int:
     quick: Mapping[tuple[str, ...], Callable[[], str]] = {
         (): overview,
         ("--help",): overview,
@@ -34,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("list", "--json"): lambda: _listing(as_json=True),
     }
     if given in quick:
-        print(quick[given]())
-        sys.exit(0)
+        print(quick[given](), flush=True)
+        return 0
     from deploy_attn.commands import run
 
-    sys.exit(run(given))
+    return run(given)
 
 
 def overview() -> str:

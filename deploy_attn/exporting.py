@@ -21,7 +21,7 @@ from deploy_attn.export.inputs import noise_inputs, npy_shape, parity_input, twi
 from deploy_attn.export.onnx_from_module import GraphRequest, checked, onnx_from_module
 from deploy_attn.export.precision import PrecisionPlan, plan_from_graph
 from deploy_attn.export.ranges import tensor_ranges
-from deploy_attn.export.reference import reference_cases
+from deploy_attn.export.reference import fp32_errors, reference_cases
 from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.artifact import Case, file_sha256
@@ -113,9 +113,14 @@ def export_artifact(request: ExportRequest) -> ExportReport:
     inputs = _inputs(request, source)
     network = _built(source, request)
     rewritten, cases = _proven(network, inputs, source, target)
+    achievable = fp32_errors(network, cases)
     graphs = _graphs(rewritten, cases, request, target)
     files = {**graphs.files, "reference.npz": _npz(cases), "certificate.json": _json(rewritten.as_dict())}
-    manifest = _manifest(request, source, target, graphs, cases)
+    manifest = {
+        **_manifest(request, source, target, graphs),
+        "cases": [case.name for case in cases],
+        "fp32_errors": achievable,
+    }
     with staged_folder(folder, request.force) as staging:
         write_artifact(staging, files, manifest)
         verdict = verify(staging)
@@ -200,9 +205,7 @@ def _graphs(rewritten: Rewrite, cases: list[Case], request: ExportRequest, targe
     return _Graphs(files, tuple(listed), plan, simplified.outcome)
 
 
-def _manifest(
-    request: ExportRequest, source: Source, target: Target, graphs: _Graphs, cases: list[Case]
-) -> dict[str, Any]:
+def _manifest(request: ExportRequest, source: Source, target: Target, graphs: _Graphs) -> dict[str, Any]:
     batch: int | str = "batch" if request.dynamic_batch else source.shape[0]
     return {
         "name": source.name,
@@ -215,7 +218,6 @@ def _manifest(
         "precision": "fp16" if request.fp16 else "fp32",
         "graphs": list(graphs.listed),
         "simplifier": graphs.simplifier,
-        "cases": [case.name for case in cases],
         "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
         "tools": _tools(),
     }

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deploy_attn.engines.parity import TOLERANCES
+
 if TYPE_CHECKING:
     from deploy_attn.doctor import DoctorReport
     from deploy_attn.engines.parity import Check, Verdict
@@ -51,6 +53,8 @@ def show_verdict(verdict: Verdict) -> None:
         table.add_row(*_check_cells(check))
     console.print(table)
     for check in verdict.checks:
+        if check.precision == "fp32" and check.tolerance.rms_relative > TOLERANCES["fp32"].rms_relative:
+            console.print(f"{check.graph}, {check.case}: {escape(check.tolerance.reason)}", soft_wrap=True)
         if not check.passed:
             console.print(f"[red]{escape(_failure(check))}[/red]", soft_wrap=True)
     conditions = f"{verdict.conditions.get('engine')} {verdict.conditions.get('version')}"

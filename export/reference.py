@@ -1,14 +1,16 @@
-"""Parity cases: what the reference network computes, in float64."""
+"""Parity cases: what the reference network computes, in float64, and how near FP32 can come to it."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.export.onnx_from_module import INPUT, output_names, output_tensors
 from deploy_attn.jetson.artifact import Case
 from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.jetson.metrics import compare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,3 +38,21 @@ def reference_cases(network: nn.Module, inputs: Mapping[str, np.ndarray[Any, Any
         outputs = [tensor.to(torch.float32).numpy() for tensor in tensors]
         cases.append(Case(name, {INPUT: x}, dict(zip(output_names(len(outputs)), outputs))))
     return cases
+
+
+def fp32_errors(network: nn.Module, cases: list[Case]) -> dict[str, dict[str, float]]:
+    """RMS relative error of the network itself, in PyTorch in FP32, by case and output.
+
+    An error that is not a number (the network leaves the range of FP32) is left out.
+    """
+    import torch
+
+    single = copy.deepcopy(network).float().eval()
+    errors = {}
+    for case in cases:
+        with torch.inference_mode():
+            tensors = output_tensors(single(torch.from_numpy(case.inputs[INPUT])))
+        outputs = zip(case.outputs.items(), tensors)
+        found = {name: compare(tensor.numpy(), wanted).rms_relative for (name, wanted), tensor in outputs}
+        errors[case.name] = {name: error for name, error in found.items() if math.isfinite(error)}
+    return errors
