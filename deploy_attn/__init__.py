@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deploy_attn.engines.parity import Verdict, verify
     from deploy_attn.engines.target import load_target, target_names
-    from deploy_attn.exporting import ExportReport, ExportRequest, export_artifact
+    from deploy_attn.exporting import ExportReport, export_artifact
     from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
     from deploy_attn.modules.catalogue import available
     from deploy_attn.modules.create import create
+    from deploy_attn.request import ExportRequest
     from deploy_attn.rewriting.rewrite import Rewrite, rewrite
 
 __version__ = "0.1.0"
@@ -26,7 +27,7 @@ _HOMES = {
     "rewrite": "deploy_attn.rewriting.rewrite",
     "Rewrite": "deploy_attn.rewriting.rewrite",
     "export_artifact": "deploy_attn.exporting",
-    "ExportRequest": "deploy_attn.exporting",
+    "ExportRequest": "deploy_attn.request",
     "ExportReport": "deploy_attn.exporting",
     "verify": "deploy_attn.engines.parity",
     "Verdict": "deploy_attn.engines.parity",

@@ -9,18 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from deploy_attn import __version__
-
-COMMANDS: Mapping[str, str] = MappingProxyType(
-    {
-        "list": "Show the catalogue: names, papers, options, constraints.",
-        "export": "Write a module or network as a verified ONNX artifact.",
-        "verify": "Re-check an artifact from its own files; torch is not needed.",
-        "doctor": "Show what is installed here, and what is missing for what.",
-    }
-)
+from deploy_attn.overview import overview
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,22 +40,6 @@ def _answered(given: tuple[str, ...]) -> int:
     from deploy_attn.commands import run
 
     return run(given)
-
-
-def overview() -> str:
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
-    return f"""Usage: deploy-attn COMMAND [OPTIONS] ...
-
-Vision attention out of PyTorch and onto a Jetson or a desktop GPU.
-
-Commands:
-{commands}
-
-  deploy-attn COMMAND --help  shows a command's options.
-  deploy-attn --version       shows the version.
-
-Start with: deploy-attn export cbam --fp16"""
 
 
 def _listing(as_json: bool) -> str:

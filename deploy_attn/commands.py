@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy_attn.cli import COMMANDS
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+from deploy_attn.overview import COMMANDS
 
 app = typer.Typer(name="deploy-attn", add_completion=False, pretty_exceptions_enable=False)
 
@@ -61,7 +61,8 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
     as_json: AsJson = False,
 ) -> None:
     def job() -> tuple[dict[str, Any], bool, Callable[[], None]]:
-        from deploy_attn.exporting import ExportRequest, export_artifact
+        from deploy_attn.exporting import export_artifact
+        from deploy_attn.request import ExportRequest
         from deploy_attn.sources import parse_shape
 
         request = ExportRequest(

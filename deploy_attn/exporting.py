@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from deploy_attn import __version__
-from deploy_attn.engines.parity import TOLERANCES, Verdict, verify
+from deploy_attn.engines.parity import Verdict, verify
 from deploy_attn.engines.target import Target, load_target
 from deploy_attn.export.artifact import check_destination, staged_folder, write_artifact
 from deploy_attn.export.checkpoint import load_checkpoint
@@ -21,12 +16,14 @@ from deploy_attn.export.inputs import noise_inputs, npy_shape, parity_input, twi
 from deploy_attn.export.onnx_from_module import GraphRequest, checked, onnx_from_module
 from deploy_attn.export.precision import PrecisionPlan, plan_from_graph
 from deploy_attn.export.ranges import tensor_ranges
-from deploy_attn.export.reference import fp32_errors, reference_cases
+from deploy_attn.export.reference import fp32_errors, npz_from_cases, reference_cases
 from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
-from deploy_attn.jetson.artifact import Case, file_sha256
+from deploy_attn.jetson.artifact import Case
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
-from deploy_attn.sources import Shape, ShapeRequest, Source, find_source, own_traceback
+from deploy_attn.manifest import manifest_of_request
+from deploy_attn.request import ExportRequest
+from deploy_attn.sources import ShapeRequest, Source, find_source, own_traceback
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,41 +32,6 @@ if TYPE_CHECKING:
     from deploy_attn.rewriting.rewrite import Finding, Rewrite
 
     Array = np.ndarray[Any, Any]
-
-DEFAULT_TARGET = "onnxruntime-cpu"
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """Everything that decides what an export writes.
-
-    Attributes:
-        name: a catalogue name, or `file.py:factory`.
-        shape: `b c h w`; None for the default, or the shape of a .npy input.
-        channels: short for a shape of the default size.
-        fp16: write the typed FP16 graph and its plan as well.
-        target: a target's name.
-        dynamic_batch: leave the batch axis open.
-        options: options of a catalogue module.
-        checkpoint: weights to load.
-        input_file: a photo or .npy file as the parity input, instead of noise.
-        seed: for weights that no checkpoint gives, and for noise.
-        output: the artifact's folder; None for `out/NAME`.
-        force: replace an artifact that is there.
-    """
-
-    name: str
-    shape: Shape | None = None
-    channels: int | None = None
-    fp16: bool = False
-    target: str = DEFAULT_TARGET
-    dynamic_batch: bool = False
-    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
-    checkpoint: Path | None = None
-    input_file: Path | None = None
-    seed: int = 0
-    output: Path | None = None
-    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,18 +75,19 @@ def export_artifact(request: ExportRequest) -> ExportReport:
     inputs = _inputs(request, source)
     network = _built(source, request)
     rewritten, cases = _proven(network, inputs, source, target)
-    achievable = fp32_errors(network, cases)
     graphs = _graphs(rewritten, cases, request, target)
-    files = {**graphs.files, "reference.npz": _npz(cases), "certificate.json": _json(rewritten.as_dict())}
+    files = {**graphs.files, "reference.npz": npz_from_cases(cases), "certificate.json": _json(rewritten.as_dict())}
     manifest = {
-        **_manifest(request, source, target, graphs),
+        **manifest_of_request(request, source, target),
+        "graphs": list(graphs.listed),
+        "simplifier": graphs.simplifier,
         "cases": [case.name for case in cases],
-        "fp32_errors": achievable,
+        "fp32_errors": fp32_errors(network, cases),
     }
     with staged_folder(folder, request.force) as staging:
-        write_artifact(staging, files, manifest)
+        written = write_artifact(staging, files, manifest)
         verdict = verify(staging)
-    return ExportReport(folder, manifest, rewritten.findings, graphs.plan, verdict)
+    return ExportReport(folder, written, rewritten.findings, graphs.plan, verdict)
 
 
 @dataclass(frozen=True)
@@ -205,50 +168,5 @@ def _graphs(rewritten: Rewrite, cases: list[Case], request: ExportRequest, targe
     return _Graphs(files, tuple(listed), plan, simplified.outcome)
 
 
-def _manifest(request: ExportRequest, source: Source, target: Target, graphs: _Graphs) -> dict[str, Any]:
-    batch: int | str = "batch" if request.dynamic_batch else source.shape[0]
-    return {
-        "name": source.name,
-        "source": {**source.description, "seed": request.seed, "checkpoint": _fingerprint(request.checkpoint)},
-        "input": {"shape": [batch, *source.shape[1:]], "file": _fingerprint(request.input_file)},
-        "dynamic_batch": request.dynamic_batch,
-        "target": target.name,
-        "opset": target.opset,
-        "ir_version": target.ir_version,
-        "precision": "fp16" if request.fp16 else "fp32",
-        "graphs": list(graphs.listed),
-        "simplifier": graphs.simplifier,
-        "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
-        "tools": _tools(),
-    }
-
-
-def _fingerprint(file: Path | None) -> dict[str, str] | None:
-    return None if file is None else {"file": file.name, "sha256": file_sha256(str(file))}
-
-
-def _tools() -> dict[str, str]:
-    from importlib import metadata
-
-    names = ("deploy-attn", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxsim", "numpy")
-    found = {"python": platform.python_version()}
-    for name in names:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return {**found, "deploy-attn": __version__}
-
-
 def _json(content: object) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode("utf-8")
-
-
-def _npz(cases: list[Case]) -> bytes:
-    import numpy as np
-
-    arrays: dict[str, Any] = {}
-    for case in cases:
-        arrays.update({f"{case.name}/inputs/{name}": array for name, array in case.inputs.items()})
-        arrays.update({f"{case.name}/outputs/{name}": array for name, array in case.outputs.items()})
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from deploy_attn.jetson.artifact import file_sha256
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.suggest import known_names
-from deploy_attn.modules.catalogue import OptionValue, check_settings, entry, settings
+from deploy_attn.modules.catalogue import OptionValue, entry
+from deploy_attn.modules.settings import check_settings, settings
 
 if TYPE_CHECKING:
     from torch import nn

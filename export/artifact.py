@@ -68,8 +68,8 @@ def staged_folder(folder: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_artifact(staging: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
-    """Writes the files, then the manifest that vouches for them.
+def write_artifact(staging: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the files, then the manifest that vouches for them, and returns that.
 
     Args:
         staging: an empty folder.
@@ -78,13 +78,14 @@ def write_artifact(staging: Path, files: Mapping[str, bytes], manifest: Mapping[
     """
     for name, content in files.items():
         (staging / name).write_bytes(content)
-    whole = {
+    whole: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **manifest,
         "files": {name: file_sha256(str(staging / name)) for name in sorted(files)},
     }
     whole[SELF_HASH] = manifest_sha256(whole)
     (staging / MANIFEST).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    return whole
 
 
 def _own_files(folder: Path) -> set[str]:

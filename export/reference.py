@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -56,3 +57,16 @@ def fp32_errors(network: nn.Module, cases: list[Case]) -> dict[str, dict[str, fl
         found = {name: compare(tensor.numpy(), wanted).rms_relative for (name, wanted), tensor in outputs}
         errors[case.name] = {name: error for name, error in found.items() if math.isfinite(error)}
     return errors
+
+
+def npz_from_cases(cases: list[Case]) -> bytes:
+    """The contents of reference.npz, as `Artifact.cases` reads them."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {}
+    for case in cases:
+        arrays.update({f"{case.name}/inputs/{name}": array for name, array in case.inputs.items()})
+        arrays.update({f"{case.name}/outputs/{name}": array for name, array in case.outputs.items()})
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

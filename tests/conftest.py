@@ -38,7 +38,7 @@ class Golden:
 
 
 def load_golden(file: str) -> Golden:
-    from deploy_attn.modules.catalogue import source_options
+    from deploy_attn.modules.settings import source_options
 
     with np.load(DATA / f"{file}.npz") as arrays:
         meta = json.loads(str(arrays["meta"]))

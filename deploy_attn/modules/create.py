@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 from deploy_attn.jetson.errors import BadRequest
-from deploy_attn.modules.catalogue import entry, settings, source_options
+from deploy_attn.modules.catalogue import entry
+from deploy_attn.modules.settings import settings, source_options
 
 if TYPE_CHECKING:
     from deploy_attn.modules.base import ReferenceForm

@@ -420,8 +420,8 @@ def test_the_door_answers(cli: Cli, arguments: list[str]) -> None:
 
 
 def test_the_overview_names_the_commands_that_there_are(cli: Cli) -> None:
-    from deploy_attn.cli import COMMANDS
     from deploy_attn.commands import app
+    from deploy_attn.overview import COMMANDS
 
     assert {command.name for command in app.registered_commands} == set(COMMANDS)
     for command in COMMANDS:

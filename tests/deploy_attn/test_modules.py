@@ -91,10 +91,10 @@ def test_a_reference_form_can_be_trained(name: str) -> None:
 
 
 def test_no_module_writes_into_a_slice() -> None:
-    for file in MODULES.glob("*.py"):
+    for file in (MODULES / f"{name}.py" for name in (*available(), "base")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            if isinstance(node, (ast.Assign, ast.AugAssign)) and file.name != "catalogue.py":
+            if isinstance(node, (ast.Assign, ast.AugAssign)):
                 assert not any(isinstance(target, ast.Subscript) for target in targets), f"{file.name}:{node.lineno}"
 
 

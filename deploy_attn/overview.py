@@ -1,0 +1,31 @@
+"""The commands and what each does, in one line; `--help` without any library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "list": "Show the catalogue: names, papers, options, constraints.",
+        "export": "Write a module or network as a verified ONNX artifact.",
+        "verify": "Re-check an artifact from its own files; torch is not needed.",
+        "doctor": "Show what is installed here, and what is missing for what.",
+    }
+)
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    return f"""Usage: deploy-attn COMMAND [OPTIONS] ...
+
+Vision attention out of PyTorch and onto a Jetson or a desktop GPU.
+
+Commands:
+{commands}
+
+  deploy-attn COMMAND --help  shows a command's options.
+  deploy-attn --version       shows the version.
+
+Start with: deploy-attn export cbam --fp16"""

@@ -1,0 +1,45 @@
+"""What a user asks of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from deploy_attn.sources import Shape
+
+DEFAULT_TARGET = "onnxruntime-cpu"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """Everything that decides what an export writes.
+
+    Attributes:
+        name: a catalogue name, or `file.py:factory`.
+        shape: `b c h w`; None for the default, or the shape of a .npy input.
+        channels: short for a shape of the default size.
+        fp16: write the typed FP16 graph and its plan as well.
+        target: a target's name.
+        dynamic_batch: leave the batch axis open.
+        options: options of a catalogue module.
+        checkpoint: weights to load.
+        input_file: a photo or .npy file as the parity input, instead of noise.
+        seed: for weights that no checkpoint gives, and for noise.
+        output: the artifact's folder; None for `out/NAME`.
+        force: replace an artifact that is there.
+    """
+
+    name: str
+    shape: Shape | None = None
+    channels: int | None = None
+    fp16: bool = False
+    target: str = DEFAULT_TARGET
+    dynamic_batch: bool = False
+    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    checkpoint: Path | None = None
+    input_file: Path | None = None
+    seed: int = 0
+    output: Path | None = None
+    force: bool = False
