@@ -10,8 +10,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deploy_attn.engines.parity import Verdict, verify
+    from deploy_attn.engines.parity import verify
     from deploy_attn.engines.target import load_target, target_names
+    from deploy_attn.engines.verdict import Verdict
     from deploy_attn.exporting import ExportReport, export_artifact
     from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
     from deploy_attn.modules.catalogue import available
@@ -30,7 +31,7 @@ _HOMES = {
     "ExportRequest": "deploy_attn.request",
     "ExportReport": "deploy_attn.exporting",
     "verify": "deploy_attn.engines.parity",
-    "Verdict": "deploy_attn.engines.parity",
+    "Verdict": "deploy_attn.engines.verdict",
     "load_target": "deploy_attn.engines.target",
     "target_names": "deploy_attn.engines.target",
     "DeployAttnError": "deploy_attn.jetson.errors",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy_attn.engines.parity import Verdict, verify
+from deploy_attn.engines.parity import verify
 from deploy_attn.engines.target import Target, load_target
+from deploy_attn.engines.verdict import Verdict
 from deploy_attn.export.artifact import check_destination, staged_folder, write_artifact
 from deploy_attn.export.checkpoint import load_checkpoint
 from deploy_attn.export.inputs import noise_inputs, npy_shape, parity_input, twice_the_batch

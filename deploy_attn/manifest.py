@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy_attn import __version__
-from deploy_attn.engines.parity import TOLERANCES
 from deploy_attn.engines.target import Target
+from deploy_attn.engines.tolerance import TOLERANCES
 from deploy_attn.jetson.artifact import file_sha256
 from deploy_attn.request import ExportRequest
 from deploy_attn.sources import Source

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy_attn.engines.parity import TOLERANCES
+from deploy_attn.engines.tolerance import TOLERANCES
 
 if TYPE_CHECKING:
     from deploy_attn.doctor import DoctorReport
-    from deploy_attn.engines.parity import Check, Verdict
+    from deploy_attn.engines.verdict import Check, Verdict
     from deploy_attn.export.precision import PrecisionPlan
     from deploy_attn.exporting import ExportReport
     from deploy_attn.rewriting.rewrite import Finding

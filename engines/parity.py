@@ -5,102 +5,17 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from deploy_attn.engines.base import Runner, runner_for
 from deploy_attn.engines.rounding import rounded_from_typed
+from deploy_attn.engines.tolerance import TOLERANCES, Tolerance, fp32_tolerance
+from deploy_attn.engines.verdict import Check, Verdict
 from deploy_attn.jetson.artifact import Artifact, Case, open_artifact
-from deploy_attn.jetson.errors import BadRequest
-from deploy_attn.jetson.metrics import Comparison, as_dict, compare, within
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Bounds on a comparison: RMS relative, and any single element (see `compare`)."""
-
-    rms_relative: float
-    worst_relative: float
-    reason: str
-
-
-# The only place where tolerances are written. One wrong element may be 50 times
-# the RMS bound: rounding errors are near normal, and no map here has enough
-# elements for an honest one to stray further.
-TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
-    {
-        "fp32": Tolerance(1e-5, 5e-4, "FP32 arithmetic in another order than the float64 reference"),
-        "fp16": Tolerance(2e-3, 1e-1, "four roundings to FP16 (2^-11 each) of the whole signal"),
-        "fp16-rounded": Tolerance(
-            1e-2,
-            5e-1,
-            "pessimistic: a rounding at every FP16 node, which no engine does; it bounds, and finds overflow",
-        ),
-    }
-)
-
-
-# Where the module itself, in FP32, is further from float64 than a quarter of the
-# bound, FP32 graphs may be four times as far as it is, but never beyond the ceiling.
-_FP32_ALLOWANCE = 4.0
-_FP32_CEILING = 1e-3
-
-
-def fp32_tolerance(base: Tolerance, own_error: float) -> Tolerance:
-    """The FP32 tolerance of a case on which the module itself has this error in FP32.
-
-    Some modules amplify rounding on some inputs (a softmax over sums over H x W
-    does); no FP32 graph of them can be nearer than they are themselves.
-    """
-    allowed = min(_FP32_ALLOWANCE * own_error, _FP32_CEILING)
-    if not allowed > base.rms_relative:
-        return base
-    factor = allowed / base.rms_relative
-    reason = f"the module itself, in PyTorch in FP32, is {own_error:.1e} off on this input; 4 times that is allowed"
-    return Tolerance(allowed, base.worst_relative * factor, reason)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One graph, one way of running it, one case, one output."""
-
-    graph: str
-    precision: str
-    bracket: str
-    case: str
-    output: str
-    comparison: Comparison | None
-    tolerance: Tolerance
-    error: str | None = None
-
-    @property
-    def passed(self) -> bool:
-        return self.comparison is not None and within(
-            self.comparison, self.tolerance.rms_relative, self.tolerance.worst_relative
-        )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a verification found, and the conditions it was found under."""
-
-    engine: str
-    checks: tuple[Check, ...]
-    conditions: Mapping[str, Any]
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.checks) and all(check.passed for check in self.checks)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "engine": self.engine,
-            "passed": self.passed,
-            "checks": [_check_as_dict(check) for check in self.checks],
-            "conditions": dict(self.conditions),
-        }
+from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
+from deploy_attn.jetson.metrics import compare
 
 
 def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
@@ -117,17 +32,37 @@ def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
     """
     runner = runner_for(engine)
     artifact = open_artifact(str(path))
+    _check_manifest(artifact)
     verdict = _verdict(artifact, engine, runner)
-    file = Path(artifact.file(f"verdict-{engine}.json"))
+    file = Path(path) / f"verdict-{engine}.json"
     try:
+        if file.is_symlink():
+            file.unlink()  # never write through a link to where it points
         file.write_text(json.dumps(verdict.as_dict(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         outcome = "passed" if verdict.passed else "failed"
         raise BadRequest(
-            f"The checks {outcome}, but the verdict cannot be written to {file}: {error.strerror}. "
+            f"The checks {outcome}, but the verdict cannot be written to {file}: {error.strerror or error}. "
             "Verify a copy in a folder that can be written."
         ) from error
     return verdict
+
+
+def _check_manifest(artifact: Artifact) -> None:
+    """Raises DamagedArtifact for what no export would have written, however well the hashes match."""
+    manifest = artifact.manifest
+    graphs, tolerances = manifest.get("graphs"), manifest.get("tolerances")
+    problem = None
+    if not isinstance(graphs, list) or not all(isinstance(graph, dict) and "file" in graph for graph in graphs):
+        problem = "'graphs' is not a list of graphs with a file each"
+    elif any(graph.get("precision") not in ("fp32", "fp16") for graph in graphs):
+        problem = "a graph has a precision other than fp32 and fp16"
+    elif not isinstance(manifest.get("cases"), list):
+        problem = "'cases' is not a list"
+    elif not isinstance(tolerances, dict) or not set(TOLERANCES) <= set(tolerances):
+        problem = f"'tolerances' lacks one of {', '.join(TOLERANCES)}"
+    if problem:
+        raise DamagedArtifact(f"The manifest of {artifact.path} is malformed: {problem}. Export the artifact again.")
 
 
 def _verdict(artifact: Artifact, engine: str, runner: type[Runner]) -> Verdict:
@@ -135,12 +70,28 @@ def _verdict(artifact: Artifact, engine: str, runner: type[Runner]) -> Verdict:
     checks: list[Check] = []
     conditions: dict[str, Any] = {}
     for graph in artifact.manifest["graphs"]:
-        for bracket, precision, model in _ways_to_run(artifact, graph):
+        try:
+            ways = list(_ways_to_run(artifact, graph))
+        except DeployAttnError:
+            raise
+        except Exception as error:
+            checks.append(_unreadable(graph, _tolerance(artifact, graph["precision"]), error))
+            continue
+        for bracket, precision, model in ways:
             run = runner(model)
             conditions = {**run.conditions(), **_machine()}
             blank = Check(graph["file"], graph["precision"], bracket, "", "", None, _tolerance(artifact, precision))
-            checks.extend(_checks(run, cases, blank, artifact.manifest["fp32_errors"]))
+            checks.extend(_checks(run, cases, blank, artifact.manifest.get("fp32_errors", {})))
     return Verdict(engine, tuple(checks), conditions)
+
+
+def _unreadable(graph: Mapping[str, str], tolerance: Tolerance, error: Exception) -> Check:
+    reason = f"cannot be read as a graph: {_first_line(error)}"
+    return Check(graph["file"], graph["precision"], "none", "all", "all", None, tolerance, reason)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _ways_to_run(artifact: Artifact, graph: Mapping[str, str]) -> Iterator[tuple[str, str, bytes]]:
@@ -148,13 +99,26 @@ def _ways_to_run(artifact: Artifact, graph: Mapping[str, str]) -> Iterator[tuple
     import onnx
 
     model = onnx.load(artifact.file(graph["file"]), load_external_data=False)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
         raise BadRequest(f"{graph['file']} keeps tensors in other files, which no manifest vouches for.")
     if graph["precision"] == "fp32":
         yield "exact", "fp32", model.SerializeToString()
         return
     yield "optimistic", "fp16", model.SerializeToString()
     yield "pessimistic", "fp16-rounded", rounded_from_typed(model).SerializeToString()
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor of a model: in initializers, attributes, subgraphs, functions, sparse or not."""
+    import onnx
+
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(part)
 
 
 def _tolerance(artifact: Artifact, precision: str) -> Tolerance:
@@ -171,8 +135,8 @@ def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: Mapping[st
                     own_error = own_errors.get(case.name, {}).get(name, 0.0)
                     checks.append(_compared(_fitted(blank, own_error), case, name, outputs))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return [replace(blank, case="all", output="all", error=f"the engine refused the graph: {reason}")]
+        refused = f"the engine refused the graph: {_first_line(error)}"
+        return [replace(blank, case="all", output="all", error=refused)]
     return checks
 
 
@@ -193,21 +157,3 @@ def _compared(blank: Check, case: Case, name: str, outputs: Mapping[str, Any]) -
 
 def _machine() -> dict[str, str]:
     return {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-
-
-def _check_as_dict(check: Check) -> dict[str, Any]:
-    return {
-        "graph": check.graph,
-        "precision": check.precision,
-        "bracket": check.bracket,
-        "case": check.case,
-        "output": check.output,
-        "passed": check.passed,
-        "error": check.error,
-        "measured": None if check.comparison is None else as_dict(check.comparison),
-        "tolerance": {
-            "rms_relative": check.tolerance.rms_relative,
-            "worst_relative": check.tolerance.worst_relative,
-            "reason": check.tolerance.reason,
-        },
-    }

@@ -28,12 +28,16 @@ def rounded_from_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = rounded.graph
     del graph.value_info[:]
     _widen_initializers(graph)
+    taken = [value.name for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16]
     for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     nodes = list(graph.node)
     del graph.node[:]
+    for name in taken:
+        graph.node.extend(_rounding(name, name, f"{name}__rounded"))
     for node in nodes:
+        node.input[:] = [f"{name}__rounded" if name in taken else name for name in node.input]
         graph.node.extend(_rounded_node(node, half))
     return rounded
 
@@ -74,18 +78,16 @@ def _rounded_node(node: onnx.NodeProto, half: set[str]) -> list[onnx.NodeProto]:
         if name not in made:
             continue
         wide.output[index] = f"{name}__exact"
-        nodes.append(
-            onnx.helper.make_node(
-                "Cast",
-                [f"{name}__exact"],
-                [f"{name}__half"],
-                f"{node.name}__round_{index}",
-                to=onnx.TensorProto.FLOAT16,
-            )
-        )
-        nodes.append(
-            onnx.helper.make_node(
-                "Cast", [f"{name}__half"], [name], f"{node.name}__widen_{index}", to=onnx.TensorProto.FLOAT
-            )
-        )
+        nodes += _rounding(name, f"{name}__exact", name)
     return nodes
+
+
+def _rounding(name: str, source: str, target: str) -> list[onnx.NodeProto]:
+    """Two Casts, through FP16 and back."""
+    import onnx
+
+    half = f"{name}__half"
+    return [
+        onnx.helper.make_node("Cast", [source], [half], f"{name}__round", to=onnx.TensorProto.FLOAT16),
+        onnx.helper.make_node("Cast", [half], [target], f"{name}__widen", to=onnx.TensorProto.FLOAT),
+    ]

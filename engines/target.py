@@ -69,13 +69,19 @@ def target_from_toml(file: Path) -> Target:
     if family not in FAMILIES:
         raise BadRequest(f"{file}: family is {family!r}, must be one of {', '.join(FAMILIES)}.")
     onnx = _value(file, table, "onnx", dict)
+    device = _value(file, table, "device", dict)
+    for key in sorted(set(onnx) - {"opset", "ir_version"}):
+        raise BadRequest(f"{file}: unknown key onnx.{key}; [onnx] has opset and ir_version.")
+    for key, value in device.items():
+        if not isinstance(value, (str, int, float)):
+            raise BadRequest(f"{file}: key device.{key} is {value!r}, must be text, a number or a bool.")
     return Target(
         name=file.stem,
         title=_value(file, table, "title", str),
         family=family,
         opset=_value(file, onnx, "opset", int, "onnx."),
         ir_version=_value(file, onnx, "ir_version", int, "onnx."),
-        device=_value(file, table, "device", dict),
+        device=device,
     )
 
 

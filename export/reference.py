@@ -30,13 +30,13 @@ def reference_cases(network: nn.Module, inputs: Mapping[str, np.ndarray[Any, Any
     cases = []
     for name, x in inputs.items():
         with torch.inference_mode():
-            tensors = output_tensors(reference(torch.from_numpy(x).double()))
+            tensors = [tensor.to(torch.float32) for tensor in output_tensors(reference(torch.from_numpy(x).double()))]
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
             raise BadRequest(
-                f"The network itself gives NaN or Inf in float64 on the parity input {name!r}. "
-                "Check its weights (--checkpoint) or give a real input (--input)."
+                f"The network itself gives NaN, Inf or values beyond FP32 on the parity input {name!r}, "
+                "computed in float64. Check its weights (--checkpoint) or give a real input (--input)."
             )
-        outputs = [tensor.to(torch.float32).numpy() for tensor in tensors]
+        outputs = [tensor.numpy() for tensor in tensors]
         cases.append(Case(name, {INPUT: x}, dict(zip(output_names(len(outputs)), outputs))))
     return cases
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from typing import Any, Dict, List
 
 import numpy as np
@@ -14,6 +15,9 @@ from .errors import BadRequest, DamagedArtifact
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SELF_HASH = "manifest_sha256"
+
+# What numpy, zipfile and zlib raise over a reference.npz that is none.
+_UNREADABLE = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipfile, zlib.error)
 
 
 class Case(object):
@@ -33,6 +37,11 @@ class Artifact(object):
         self.manifest = manifest
 
     def file(self, name: str) -> str:
+        """Path of a file that the manifest vouches for; any other name is refused."""
+        if name not in self.manifest["files"]:
+            raise DamagedArtifact(
+                "{} of {}: the manifest vouches for no such file. Export it again.".format(name, self.path)
+            )
         return os.path.join(self.path, name)
 
     def cases(self) -> List[Case]:
@@ -40,13 +49,14 @@ class Artifact(object):
 
         Keys are `CASE/inputs/NAME` and `CASE/outputs/NAME`.
         """
+        file = self.file("reference.npz")
         try:
-            with np.load(self.file("reference.npz"), allow_pickle=False) as arrays:
+            with io.open(file, "rb") as stream, _npz(stream) as arrays:
                 return [
                     Case(name, _part(arrays, name, "inputs"), _part(arrays, name, "outputs"))
                     for name in self.manifest["cases"]
                 ]
-        except (ValueError, KeyError, OSError, zipfile.BadZipfile) as error:
+        except _UNREADABLE as error:
             raise DamagedArtifact(
                 "reference.npz of {} cannot be read as parity cases: {}. Export it again.".format(self.path, error)
             ) from error
@@ -87,7 +97,7 @@ def read_manifest(path: str) -> Dict[str, Any]:
     try:
         with io.open(file, encoding="utf-8") as stream:
             manifest = json.load(stream)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DamagedArtifact("{} cannot be read: {}. Export the artifact again.".format(file, error)) from error
     if not isinstance(manifest, dict):
         raise DamagedArtifact("{} holds no JSON object. Export the artifact again.".format(file))
@@ -133,9 +143,20 @@ def _file_damage(path: str, name: str, expected: Any) -> List[str]:
     return []
 
 
+def _npz(stream: Any) -> Any:
+    """An open archive of arrays. The stream stays the caller's, who closes it whatever happens here."""
+    if not zipfile.is_zipfile(stream):
+        raise ValueError("it is not a zip archive")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
+
+
 def _part(arrays: Any, case: str, part: str) -> Dict[str, np.ndarray]:
     prefix = "{}/{}/".format(case, part)
     found = {key[len(prefix) :]: arrays[key] for key in arrays.files if key.startswith(prefix)}
     if not found:
         raise KeyError(prefix)
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError("{}{} is not an array".format(prefix, name))
     return found

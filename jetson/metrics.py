@@ -31,6 +31,8 @@ def compare(actual: np.ndarray, expected: np.ndarray) -> Comparison:
     """
     if actual.shape != expected.shape:
         raise ValueError("shape {} compared with {}".format(actual.shape, expected.shape))
+    if actual.size == 0:
+        raise ValueError("nothing to compare: shape {} has no elements".format(actual.shape))
     got = np.asarray(actual, dtype=np.float64)
     want = np.asarray(expected, dtype=np.float64)
     bad = ~np.isfinite(got)
@@ -40,13 +42,13 @@ def compare(actual: np.ndarray, expected: np.ndarray) -> Comparison:
     norm = float(np.linalg.norm(want.ravel()))
     scale = np.maximum(np.abs(want), norm / max(want.size, 1) ** 0.5)
     relative = _ratio(error, scale)
-    worst = np.unravel_index(int(np.argmax(relative)), want.shape)
+    worst = _index(relative)
     return Comparison(
         max_abs=float(error.max()),
         rms_relative=float(_ratio(float(np.linalg.norm(error.ravel())), norm)),
         cosine=_cosine(got, want),
         worst_relative=float(relative[worst]),
-        worst_index=tuple(int(i) for i in worst),
+        worst_index=worst,
         worst_expected=float(want[worst]),
         worst_actual=float(got[worst]),
         non_finite=0,
@@ -72,18 +74,25 @@ def as_dict(comparison: Comparison) -> Dict[str, object]:
 
 
 def _non_finite(got: np.ndarray, want: np.ndarray, bad: np.ndarray) -> Comparison:
-    first = np.unravel_index(int(np.argmax(bad)), want.shape)
+    first = _index(bad)
     nan = float("nan")
     return Comparison(
         max_abs=nan,
         rms_relative=nan,
         cosine=nan,
         worst_relative=nan,
-        worst_index=tuple(int(i) for i in first),
+        worst_index=first,
         worst_expected=float(want[first]),
         worst_actual=float(got[first]),
         non_finite=int(bad.sum()),
     )
+
+
+def _index(array: np.ndarray) -> Tuple[int, ...]:
+    """Where an array is largest; () for a scalar, which old numpy cannot unravel."""
+    if array.ndim == 0:
+        return ()
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(array)), array.shape))
 
 
 def _ratio(error: Union[float, np.ndarray], scale: Union[float, np.ndarray]) -> np.ndarray:
@@ -93,7 +102,8 @@ def _ratio(error: Union[float, np.ndarray], scale: Union[float, np.ndarray]) -> 
 
 
 def _cosine(got: np.ndarray, want: np.ndarray) -> float:
-    norms = float(np.linalg.norm(got.ravel()) * np.linalg.norm(want.ravel()))
-    if norms == 0.0:
-        return 1.0 if np.array_equal(got, want) else 0.0
-    return float(np.dot(got.ravel(), want.ravel()) / norms)
+    with np.errstate(invalid="ignore"):
+        norms = float(np.linalg.norm(got.ravel()) * np.linalg.norm(want.ravel()))
+        if norms == 0.0:
+            return 1.0 if np.array_equal(got, want) else 0.0
+        return float(np.dot(got.ravel(), want.ravel()) / norms)

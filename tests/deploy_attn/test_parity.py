@@ -20,7 +20,7 @@ REFERENCE_FLOAT64 = 1e-12
 EXPORT_FLOAT64 = 1e-11
 ONNX_FP32 = 1e-5
 ONNX_FP16 = 2e-3
-ONNX_FP16_ROUNDED = 1e-2  # pessimistic: a rounding at every node; see engines/parity.py
+ONNX_FP16_ROUNDED = 1e-2  # pessimistic: a rounding at every node; see engines/tolerance.py
 
 
 @dataclass(frozen=True)

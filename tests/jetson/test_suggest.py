@@ -1,0 +1,43 @@
+"""Names that exist are listed whole, nearest to what was asked first, in an order that never wavers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy_attn.jetson.suggest import known_names
+
+NAMES = st.lists(st.text("abcdeXYZ_", min_size=1, max_size=6), min_size=1, unique=True)
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [("cbma", "cbam"), ("see", "se"), ("ec", "eca"), ("CBAM", "cbam")])
+def test_the_nearest_name_comes_first(asked: str, nearest: str) -> None:
+    assert known_names(asked, ["eca", "se", "cbam"]).startswith(f"Known: {nearest}, ")
+
+
+def test_names_that_are_equally_near_are_in_alphabetical_order() -> None:
+    assert known_names("zzz", ["se", "cbam", "eca"]) == "Known: cbam, eca, se."
+
+
+def test_names_may_come_from_an_iterator() -> None:
+    assert known_names("b", iter(("a", "b"))) == "Known: b, a."
+
+
+@given(asked=st.text(max_size=6), names=NAMES)
+def test_every_name_is_listed_once_whatever_was_asked(asked: str, names: list[str]) -> None:
+    sentence = known_names(asked, names)
+    assert sentence.startswith("Known: ")
+    assert sentence.endswith(".")
+    assert sorted(sentence[len("Known: ") : -1].split(", ")) == sorted(names)
+
+
+@given(asked=st.text(max_size=6), names=NAMES)
+def test_the_order_in_which_names_are_given_does_not_matter(asked: str, names: list[str]) -> None:
+    assert known_names(asked, names) == known_names(asked, reversed(names))
+
+
+@given(names=NAMES)
+def test_a_name_that_exists_is_its_own_nearest(names: list[str]) -> None:
+    distinct = list({name.lower(): name for name in names}.values())
+    assert known_names(distinct[-1], distinct)[len("Known: ") : -1].split(", ")[0] == distinct[-1]
