@@ -40,6 +40,9 @@ class GraphView:
 
         return self._types.get(name) == onnx.TensorProto.FLOAT
 
+    def makes_float(self, node: onnx.NodeProto) -> bool:
+        return any(self.is_float(name) for name in node.output)
+
     def is_activation(self, name: str) -> bool:
         """A float tensor that depends on the network's input."""
         return self.is_float(name) and name not in self._constants
@@ -63,7 +66,7 @@ class GraphView:
 
         if node.op_type in ("Cast", "Constant") or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
             return False
-        if not onnx.defs.has(node.op_type, self._opset) or not any(self.is_float(name) for name in node.output):
+        if not onnx.defs.has(node.op_type, self._opset) or not self.makes_float(node):
             return False
         schema = onnx.defs.get_schema(node.op_type, self._opset)
         allowed = {item.type_param_str: item.allowed_type_strs for item in schema.type_constraints}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploy_attn.jetson.errors import DeployAttnError
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
 if TYPE_CHECKING:
     import onnx
@@ -35,8 +37,9 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
     names are unique and carry the module path (`/layer1/attention/Mul`).
 
     Raises:
-        DeployAttnError: the exporter refuses, or the file read back is not of
-            the opset and IR version asked for, or is not valid ONNX.
+        BadRequest: the exporter refuses the network.
+        DeployAttnError: the file read back is not of the opset and IR version
+            asked for, or is not valid ONNX.
     """
     import onnx
     import torch
@@ -44,8 +47,11 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
     outputs = output_tensors(module(x))
     names = output_names(len(outputs))
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _plain_attention(), _stdout_closed():
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Warnings of what a trace may freeze are for the user, but not those about torch's own layers.
+        tracer_warning = torch.jit.TracerWarning  # type: ignore[attr-defined]
+        warnings.filterwarnings("ignore", category=tracer_warning, module=r"torch\.")
         try:
             torch.onnx.export(
                 module,
@@ -58,7 +64,7 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
                 dynamic_axes={name: {0: BATCH} for name in (INPUT, *names)} if request.dynamic_batch else None,
             )
         except Exception as error:
-            raise DeployAttnError(
+            raise BadRequest(
                 f"The exporter refuses this network: {error}\nReplace the operation it names, or export a part."
             ) from error
     model = onnx.load_from_string(buffer.getvalue())
@@ -78,7 +84,7 @@ def output_tensors(result: object) -> list[Tensor]:
     """The tensors of a network's result.
 
     Raises:
-        DeployAttnError: it is neither a tensor nor a tuple or list of tensors.
+        BadRequest: it is neither a tensor nor a tuple or list of tensors.
     """
     import torch
 
@@ -86,7 +92,7 @@ def output_tensors(result: object) -> list[Tensor]:
         return [result]
     if isinstance(result, (tuple, list)) and result and all(isinstance(part, torch.Tensor) for part in result):
         return list(result)
-    raise DeployAttnError(
+    raise BadRequest(
         f"The network returns {type(result).__name__}; it must return a tensor, or a tuple or list of tensors. "
         "Wrap it in a module whose forward returns those."
     )
@@ -113,6 +119,41 @@ def checked(model: onnx.ModelProto, request: GraphRequest) -> onnx.ModelProto:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise DeployAttnError(f"The exporter wrote a graph that is not valid ONNX: {error}") from error
     return read_back
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Keeps nn.MultiheadAttention from its fused inference path, which no exporter knows."""
+    import torch
+
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextlib.contextmanager
+def _stdout_closed() -> Iterator[None]:
+    """Drops what the exporter's C++ part dumps on stdout where it refuses a graph: all of the graph."""
+    import ctypes
+    import os
+    import sys
+
+    stdout = 1
+    sys.stdout.flush()
+    kept, sink = os.dup(stdout), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, stdout)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        with contextlib.suppress(OSError, TypeError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # C buffers of its own, which would be written after the restore
+        os.dup2(kept, stdout)
+        os.close(kept)
+        os.close(sink)
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:

@@ -77,7 +77,7 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class PrecisionPlan:
-    """The precision of every node, in graph order, and the ranges that were measured.
+    """The precision of every node that makes floats, in graph order, and the ranges that were measured.
 
     `ranges` is max |x| of each tensor over the parity inputs.
     """
@@ -86,12 +86,9 @@ class PrecisionPlan:
     ranges: Mapping[str, float]
     subnormal_weights: int
 
-    def precision_of(self, node: str) -> str:
-        return self._by_name[node].precision
-
-    @property
-    def _by_name(self) -> dict[str, NodePlan]:
-        return {plan.node: plan for plan in self.nodes}
+    def half_nodes(self) -> frozenset[str]:
+        """Names of the nodes that run in FP16."""
+        return frozenset(plan.node for plan in self.nodes if plan.precision == "fp16")
 
     def count(self, precision: str) -> int:
         return sum(plan.precision == precision for plan in self.nodes)
@@ -124,7 +121,9 @@ def plan_from_graph(model: onnx.ModelProto, ranges: Mapping[str, float]) -> Prec
             reasons[node.name] = reason
         _track_growth(view, node, grown)
     _widen_what_lies_between(view, model.graph, reasons)
-    plans = [_node_plan(view, node, ranges, reasons.get(node.name)) for node in model.graph.node]
+    plans = [
+        _node_plan(view, node, ranges, reasons.get(node.name)) for node in model.graph.node if view.makes_float(node)
+    ]
     return PrecisionPlan(tuple(plans), dict(ranges), view.weights_below(FP16_SMALLEST_NORMAL))
 
 

@@ -23,8 +23,9 @@ def typed_from_plan(model: onnx.ModelProto, plan: PrecisionPlan) -> onnx.ModelPr
     import onnx
 
     writer = _Writer(model)
+    half = plan.half_nodes()
     for node in model.graph.node:
-        writer.add(node, plan.precision_of(node.name) == "fp16")
+        writer.add(node, node.name in half)
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     del typed.graph.node[:], typed.graph.initializer[:], typed.graph.value_info[:]

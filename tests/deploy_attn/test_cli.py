@@ -453,3 +453,41 @@ def test_a_branch_that_the_trace_froze_fails_the_verdict(cli: Cli, in_folder: Pa
     assert done.exit_code == 1
     assert "FAIL" in done.stdout
     assert "negated" in done.stdout
+
+
+def test_an_operator_that_no_exporter_knows_is_one_message(in_folder: Path) -> None:
+    """In a process of its own: what the exporter dumps bypasses Python's stdout."""
+    (in_folder / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return torch.linalg.qr(x)[0]\n"
+        "def build():\n"
+        "    return Net()\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "deploy_attn", "export", "net.py:build", "--shape", "1x3x8x8", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["exit_code"] == 2
+    assert done.stderr.startswith("deploy-attn: The exporter refuses this network: ")
+    assert len(done.stderr.splitlines()) < 10
+
+
+def test_a_standard_transformer_layer_is_exported(cli: Cli, in_folder: Path) -> None:
+    (in_folder / "net.py").write_text(
+        "import torch, deploy_attn\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.gate = deploy_attn.create('se', channels=16, reduction=4)\n"
+        "        self.layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)\n"
+        "    def forward(self, x):\n"
+        "        return self.layer(self.gate(x).flatten(2).transpose(1, 2))\n"
+        "def build():\n"
+        "    return Net()\n",
+        encoding="utf-8",
+    )
+    done = cli("export", "net.py:build", "--shape", "1x16x4x4", "--fp16")
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "replaced  se at gate" in done.stdout
