@@ -50,6 +50,8 @@ def staged_folder(folder: Path, force: bool) -> Iterator[Path]:
     Raises:
         BadRequest: as `check_destination`, or the file system refuses.
     """
+    folder = Path(os.path.abspath(folder))  # so that its parent is not inside it
+    _restore_retired(folder)
     check_destination(folder, force)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -94,10 +96,12 @@ def _own_files(folder: Path) -> set[str]:
         manifest = read_manifest(str(folder))
     except DeployAttnError:
         return set()
-    if SELF_HASH not in manifest:
+    files = manifest.get("files")
+    if SELF_HASH not in manifest or not isinstance(files, dict):
         return set()
     verdicts = {file.name for file in folder.glob("verdict-*.json")}
-    return {MANIFEST, *manifest.get("files", {}), *verdicts}
+    plain = {file.name for file in folder.iterdir() if file.is_file() and not file.is_symlink()}
+    return {MANIFEST, *files, *verdicts} & plain
 
 
 def _nearest_existing(folder: Path) -> Path:
@@ -123,6 +127,16 @@ def _remove_abandoned(folder: Path) -> None:
             pid = entry.name[len(prefix) :].partition("-")[0]
             if pid.isdigit() and not _is_alive(int(pid)):
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+def _restore_retired(folder: Path) -> None:
+    """Puts back the artifact that an export was replacing in two steps when it was killed between them."""
+    if not os.path.lexists(folder):
+        for entry in folder.parent.glob(f".{folder.name}.{_STAGING}-*-old"):
+            pid = entry.name.partition(f"{_STAGING}-")[2].partition("-")[0]
+            if pid.isdigit() and not _is_alive(int(pid)):
+                entry.rename(folder)
+                return
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from deploy_attn.jetson.metrics import finite_or_none
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 BOUND = 1e-11
 _SENSITIVITY_FACTOR = 16.0
+_SENSITIVITY_CEILING = 1e-7  # a larger error is no rounding, however sensitive the reference is
 _SEED = 20180717
 
 
@@ -20,9 +23,10 @@ _SEED = 20180717
 class Trial:
     """One input class: how far the two forms were apart, in float64.
 
-    `error` is ||a - b|| / ||b||, or ||a - b|| where b is zero. `bound` is 1e-11,
-    or where that is less, 16 times what a change of the input's last bit does to
-    the reference itself: no form can be closer than that.
+    `error` is ||a - b|| / ||b||, or ||a - b|| where b is zero, infinite where
+    either is not finite. `bound` is 1e-11, or where that is less, 16 times what a
+    change of the input's last bit does to the reference itself (no form can be
+    closer than that), but never above 1e-7.
     """
 
     inputs: str
@@ -52,12 +56,14 @@ class Certificate:
         return max((trial.error for trial in self.trials), default=float("inf"))
 
     def as_dict(self) -> dict[str, Any]:
-        trials = [{**asdict(trial), "passed": trial.passed} for trial in self.trials]
+        trials = [
+            {**asdict(trial), "error": finite_or_none(trial.error), "passed": trial.passed} for trial in self.trials
+        ]
         return {
             "subject": self.subject,
             "replacement": self.replacement,
             "proven": self.proven,
-            "worst_error": self.worst_error,
+            "worst_error": finite_or_none(self.worst_error),
             "trials": trials,
         }
 
@@ -88,15 +94,7 @@ def certify(
 
 def compare_modules(name: str, reference: nn.Module, replacement: nn.Module, x: Tensor) -> Trial:
     """One trial of two networks on one input, float64; several outputs are compared as one."""
-    return _trial(name, _joined(reference), _joined(replacement), x)
-
-
-def _joined(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    import torch
-
-    from deploy_attn.export.onnx_from_module import output_tensors
-
-    return lambda x: torch.cat([tensor.flatten() for tensor in output_tensors(network(x))])
+    return _trial(name, reference, replacement, x)
 
 
 def _classes(shape: Shape) -> dict[str, Tensor]:
@@ -123,23 +121,32 @@ def _normal(shape: Shape) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def _trial(name: str, reference: Callable[[Tensor], Tensor], form: Callable[[Tensor], Tensor], x: Tensor) -> Trial:
+def _trial(name: str, reference: nn.Module, form: nn.Module, x: Tensor) -> Trial:
     import torch
 
+    from deploy_attn.export.onnx_from_module import output_tensors
+
     with torch.inference_mode():
-        wanted = reference(x)
-        error = _distance(form(x), wanted)
+        wanted = output_tensors(reference(x))
+        error = _distance(output_tensors(form(x)), wanted)
         bound = BOUND
         if error > BOUND:
-            bound = max(BOUND, _SENSITIVITY_FACTOR * _distance(reference(_last_bit_changed(x)), wanted))
+            moved = _SENSITIVITY_FACTOR * _distance(output_tensors(reference(_last_bit_changed(x))), wanted)
+            bound = min(max(BOUND, moved), _SENSITIVITY_CEILING)
     return Trial(name, tuple(x.shape), error, bound)
 
 
-def _distance(got: Tensor, wanted: Tensor) -> float:
-    if got.shape != wanted.shape or not bool(got.isfinite().all()):
+def _distance(got: list[Tensor], wanted: list[Tensor]) -> float:
+    """||got - wanted|| / ||wanted|| over all outputs; infinite if a shape differs or a value is not finite."""
+    import torch
+
+    if [tensor.shape for tensor in got] != [tensor.shape for tensor in wanted]:
         return float("inf")
-    norm = float(wanted.norm())
-    apart = float((got - wanted).norm())
+    first, second = (torch.cat([tensor.flatten().double() for tensor in tensors]) for tensors in (got, wanted))
+    if not bool((first.isfinite() & second.isfinite()).all()):
+        return float("inf")
+    norm = float(second.norm())
+    apart = float((first - second).norm())
     return apart / norm if norm > 0 else apart
 
 

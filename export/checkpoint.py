@@ -32,13 +32,22 @@ def load_checkpoint(module: nn.Module, file: Path) -> None:
     if not file.is_file():
         raise BadRequest(f"--checkpoint {file}: no such file.")
     state = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pytorch(file)
-    problems = _mismatches(module.state_dict(), state)
+    wanted = module.state_dict()
+    if not set(state) & set(wanted):
+        state = _without_prefix(state)
+    problems = _mismatches(wanted, state)
     if problems:
         raise BadRequest(
             f"--checkpoint {file} does not match the module:\n  " + "\n  ".join(problems) + "\n"
             "Check the options that it was trained with (--channels, --set), or the factory."
         )
-    bad = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    odd = [f"{key} ({_kind(value)})" for key, value in state.items() if not _is_plain(value)]
+    if odd:
+        raise BadRequest(
+            f"--checkpoint {file} holds tensors of a kind that cannot be loaded: {', '.join(odd)}. "
+            "Save dense real tensors."
+        )
+    bad = [key for key, value in state.items() if not bool(value.to(wanted[key].dtype).isfinite().all())]
     if bad:
         raise BadRequest(
             f"--checkpoint {file} holds NaN or Inf in: {', '.join(bad)}. The training diverged; use an earlier one."
@@ -46,7 +55,19 @@ def load_checkpoint(module: nn.Module, file: Path) -> None:
     module.load_state_dict(dict(state))
 
 
-def _read_safetensors(file: Path) -> Mapping[str, Tensor]:
+def _is_plain(tensor: Tensor) -> bool:
+    import torch
+
+    kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool)
+    whole = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.dtype in (*kinds, *whole)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
     import safetensors
     import safetensors.torch
 
@@ -54,22 +75,24 @@ def _read_safetensors(file: Path) -> Mapping[str, Tensor]:
         state: dict[str, Tensor] = safetensors.torch.load_file(str(file))
     except (safetensors.SafetensorError, OSError) as error:
         raise BadRequest(f"--checkpoint {file} cannot be read as safetensors: {error}.") from error
-    return _without_prefix(state)
+    return state
 
 
-def _read_pytorch(file: Path) -> Mapping[str, Tensor]:
+def _read_pytorch(file: Path) -> dict[str, Tensor]:
     import torch
 
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):
+            raise BadRequest(f"--checkpoint {file} cannot be read as a PyTorch file.") from error
         raise BadRequest(
             f"--checkpoint {file} was refused: it holds more than tensors, and loading it could run code "
             f"({_refused_global(str(error))}). Save only the state_dict: torch.save(model.state_dict(), ...)."
         ) from error
     except Exception as error:
         raise BadRequest(f"--checkpoint {file} cannot be read as a PyTorch file: {_short(error)}.") from error
-    return _without_prefix(_unwrapped(file, content))
+    return _unwrapped(file, content)
 
 
 def _unwrapped(file: Path, content: Any) -> dict[str, Tensor]:
@@ -79,7 +102,9 @@ def _unwrapped(file: Path, content: Any) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    ):
         found = (
             f"keys {', '.join(map(str, list(content)[:8]))}" if isinstance(content, Mapping) else type(content).__name__
         )

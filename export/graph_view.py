@@ -25,9 +25,10 @@ class GraphView:
         for value in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor = value.type.tensor_type
             self._types[value.name] = tensor.elem_type
-            self._shapes[value.name] = [
-                dimension.dim_value if dimension.HasField("dim_value") else None for dimension in tensor.shape.dim
-            ]
+            if tensor.HasField("shape"):
+                self._shapes[value.name] = [
+                    dimension.dim_value if dimension.HasField("dim_value") else None for dimension in tensor.shape.dim
+                ]
         self._constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self._types.update({tensor.name: tensor.data_type for tensor in model.graph.initializer})
         self._makers: dict[str, onnx.NodeProto] = {}
@@ -89,12 +90,14 @@ class GraphView:
     def reduced(self, node: onnx.NodeProto) -> tuple[int | None, bool]:
         """How many values a reduction or average pool sums into one, and whether over h or w.
 
-        The count is None where an extent is known at run time only.
+        The count is None where an extent, or the rank, is known at run time only.
         """
-        shape = self._shapes.get(node.input[0], [])
         if node.op_type == "AveragePool":
             kernel = _attribute(node, "kernel_shape", [])
             return _product(kernel), True
+        shape = self._shapes.get(node.input[0])
+        if shape is None:
+            return None, True
         axes = list(range(2, len(shape))) if node.op_type == "GlobalAveragePool" else self._axes(node, len(shape))
         spatial = len(shape) >= 3 and any(axis >= 2 for axis in axes)
         extents = [shape[axis] for axis in axes]
@@ -109,10 +112,16 @@ class GraphView:
         return [self._makers[name] for name in node.input if name in self._makers and self.is_activation(name)]
 
     def reaches_softmax(self, node: onnx.NodeProto) -> bool:
-        return any(
-            user.op_type == "Softmax" or (user.op_type in _CARRIES_LOGITS and self.reaches_softmax(user))
-            for user in self.users(node)
-        )
+        """Whether a node's result becomes the input of a Softmax with no more than shifts and scales between."""
+        waiting, seen = [node], {node.output[0]}
+        while waiting:
+            for user in self.users(waiting.pop()):
+                if user.op_type == "Softmax":
+                    return True
+                if user.op_type in _CARRIES_LOGITS and user.output[0] not in seen:
+                    seen.add(user.output[0])
+                    waiting.append(user)
+        return False
 
     def is_scaled_down(self, name: str) -> bool:
         """Whether a tensor was multiplied by a constant below 1, or divided by one above it."""

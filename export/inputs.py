@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tokenize
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ from deploy_attn.jetson.errors import BadRequest
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
     FloatArray = np.ndarray[Any, np.dtype[np.float32]]
     Shape = tuple[int, int, int, int]
@@ -94,9 +97,10 @@ def _load_npy(file: Path) -> np.ndarray[Any, Any]:
     import numpy as np
 
     try:
-        with file.open("rb") as stream:
+        with file.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python 2, that headers of its time took longer to read
             array: np.ndarray[Any, Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, TypeError, OSError, EOFError, MemoryError, tokenize.TokenError) as error:
         raise BadRequest(f"--input {file} cannot be read as a .npy array: {error}.") from error
     if array.ndim not in (3, 4) or array.dtype.kind not in "fiu" or array.size == 0:
         raise BadRequest(
@@ -113,7 +117,7 @@ def _from_photo(file: Path, shape: Shape) -> FloatArray:
     batch, channels, height, width = shape
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as opened:
-            upright = ImageOps.exif_transpose(opened)
+            upright = _in_8_bits(ImageOps.exif_transpose(opened))
             sized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadRequest(f"--input {file} cannot be read as a PNG or JPEG photo: {error}.") from error
@@ -123,6 +127,16 @@ def _from_photo(file: Path, shape: Shape) -> FloatArray:
         planes = np.tensordot(_projection(channels), planes, axes=1)
     image_batch: FloatArray = np.repeat(planes[None].astype(np.float32), batch, axis=0)
     return image_batch
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Scales 16-bit greys, which Pillow would cut off at 255; reads palettes with their transparency."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
+    return image.convert("RGBA") if image.mode == "P" else image
 
 
 def _projection(channels: int) -> FloatArray:

@@ -70,6 +70,7 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
     model = onnx.load_from_string(buffer.getvalue())
     model.ir_version = min(model.ir_version, request.ir_version)
     _lift_constants(model.graph)
+    _name_outputs(model.graph, names)
     _make_names_unique(model.graph)
     _state_output_shapes(model.graph, [tuple(tensor.shape) for tensor in outputs])
     return checked(model, request)
@@ -106,6 +107,12 @@ def checked(model: onnx.ModelProto, request: GraphRequest) -> onnx.ModelProto:
     """
     import onnx
 
+    oldest = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", request.opset)])
+    if request.ir_version < oldest:
+        raise DeployAttnError(
+            f"There is no graph of opset {request.opset}, IR {request.ir_version}: opset {request.opset} came with "
+            f"IR {oldest}. Choose a target that takes these."
+        )
     read_back = onnx.load_from_string(model.SerializeToString())
     opsets = {item.domain: item.version for item in read_back.opset_import}
     found = (opsets.get("", 0), read_back.ir_version)
@@ -168,6 +175,16 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
             kept.append(node)
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _name_outputs(graph: onnx.GraphProto, names: list[str]) -> None:
+    """The exporter does not rename an output that is a constant; an Identity does."""
+    import onnx
+
+    for value, name in zip(graph.output, names):
+        if value.name != name:
+            graph.node.append(onnx.helper.make_node("Identity", [value.name], [name], f"/{name}/Identity"))
+            value.name = name
 
 
 def _state_output_shapes(graph: onnx.GraphProto, shapes: list[tuple[int, ...]]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.export.graph_view import GraphView
+from deploy_attn.jetson.metrics import finite_or_none
 
 if TYPE_CHECKING:
     import onnx
@@ -26,19 +27,21 @@ _SUMS = frozenset(("ReduceSum", "ReduceMean", "GlobalAveragePool", "AveragePool"
 _NORMS = frozenset(
     (
         "BatchNormalization",
+        "GlobalLpPool",
         "GroupNormalization",
         "InstanceNormalization",
         "LRN",
         "LayerNormalization",
         "LpNormalization",
+        "LpPool",
         "MeanVarianceNormalization",
         "ReduceL2",
         "ReduceSumSquare",
     )
 )
 _EXPONENTIALS = frozenset(("Exp", "LogSoftmax", "ReduceLogSum", "ReduceLogSumExp", "Softmax"))
-_BOUNDED = frozenset(("Clip", "Erf", "HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh"))
-_HEAVY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+_BOUNDED = frozenset(("Erf", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"))
+_HEAVY = frozenset(("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"))
 _MOVES = frozenset(
     (
         "Concat",
@@ -98,9 +101,10 @@ class PrecisionPlan:
             "fp16_nodes": self.count("fp16"),
             "fp32_nodes": self.count("fp32"),
             "weights_below_fp16_normal": self.subnormal_weights,
-            "nodes": [asdict(plan) for plan in self.nodes],
+            "nodes": [{**asdict(plan), "largest": finite_or_none(plan.largest)} for plan in self.nodes],
             "tensors": {
-                name: {"largest": largest, "headroom": _headroom(largest)} for name, largest in self.ranges.items()
+                name: {"largest": finite_or_none(largest), "headroom": _headroom(largest)}
+                for name, largest in self.ranges.items()
             },
         }
 
@@ -160,14 +164,19 @@ def _reason_for_fp32(
 def _widen_what_lies_between(view: GraphView, graph: onnx.GraphProto, reasons: dict[str, str]) -> None:
     """Keeps cheap nodes in FP32 where they would only round between FP32 neighbours.
 
-    Backwards, for what FP32 nodes read (a chain of such nodes is found in one
-    pass); then forwards, for moves of what FP32 nodes made.
+    First whole regions of such nodes, then moves of what FP32 nodes made.
     """
-    for node in reversed(graph.node):
-        users, makers = view.users(node), view.makers(node)
-        between = users and all(near.name in reasons for near in (*users, *makers))
-        if between and node.op_type not in _HEAVY and node.name not in reasons:
-            reasons[node.name] = "stands between FP32 tensors: casting there and back costs more than it saves"
+    cheap = {node.name: node for node in graph.node if node.op_type not in _HEAVY and node.name not in reasons}
+    doubtful = list(cheap.values())
+    while doubtful:
+        node = doubtful.pop()
+        near = [*view.users(node), *view.makers(node)]
+        meets_half = any(other.name not in reasons and other.name not in cheap for other in near)
+        if node.name in cheap and (meets_half or not view.users(node)):
+            del cheap[node.name]
+            doubtful.extend(near)  # what leaned on it has an FP16 neighbour now
+    for name in cheap:
+        reasons[name] = "stands between FP32 tensors: casting there and back costs more than it saves"
     for node in graph.node:
         makers = view.makers(node)
         if node.op_type in _MOVES and makers and all(maker.name in reasons for maker in makers):
@@ -199,7 +208,7 @@ def _reduction(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float
 
 
 def _logits(view: GraphView, node: onnx.NodeProto) -> str | None:
-    if node.op_type != "MatMul" or not all(view.is_activation(name) for name in node.input):
+    if node.op_type not in ("Einsum", "MatMul") or not all(view.is_activation(name) for name in node.input):
         return None
     if not view.reaches_softmax(node) or any(view.is_scaled_down(name) for name in node.input):
         return None
@@ -230,7 +239,12 @@ def _track_growth(view: GraphView, node: onnx.NodeProto, grown: dict[str, str]) 
         count, spatial = view.reduced(node)
         if count is None or (spatial and count >= _WIDE_REDUCTION):
             origin = f"the sum of {node.name}, which grows with the resolution"
-    if node.op_type in _BOUNDED or (node.op_type == "Div" and node.input[1] in grown):
+    clipped = (
+        node.op_type == "Clip"
+        and len(node.input) == 3
+        and all(view.constant(name) is not None for name in node.input[1:])
+    )
+    if node.op_type in _BOUNDED or clipped or (node.op_type == "Div" and node.input[1] in grown):
         origin = None
     if origin:
         grown.update(dict.fromkeys(node.output, origin))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from deploy_attn.export.graph_view import GraphView
@@ -30,7 +30,8 @@ def typed_from_plan(model: onnx.ModelProto, plan: PrecisionPlan) -> onnx.ModelPr
     typed.CopyFrom(model)
     del typed.graph.node[:], typed.graph.initializer[:], typed.graph.value_info[:]
     typed.graph.node.extend(writer.nodes)
-    typed.graph.initializer.extend(_used(writer.initializers.values(), writer.nodes))
+    outputs = {value.name for value in model.graph.output}
+    typed.graph.initializer.extend(_used(writer.initializers.values(), writer.nodes, outputs))
     return typed
 
 
@@ -54,6 +55,8 @@ class _Writer:
         for index, name in enumerate(node.input):
             if self._view.is_float(name):
                 copy.input[index] = self._as_half(name) if index in half_inputs else self._as_full(name)
+        for name in set(_taken_by_branches(node)) & set(self._full):
+            _renamed_in_branches(copy, name, self._as_full(name))
         self.nodes.append(copy)
         if half:
             for index, name in enumerate(node.output):
@@ -101,6 +104,28 @@ def _half_initializer(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), name)
 
 
-def _used(initializers: Iterable[onnx.TensorProto], nodes: list[onnx.NodeProto]) -> list[onnx.TensorProto]:
-    read = {name for node in nodes for name in node.input}
+def _used(
+    initializers: Iterable[onnx.TensorProto], nodes: list[onnx.NodeProto], outputs: set[str]
+) -> list[onnx.TensorProto]:
+    read = outputs | {name for node in nodes for name in (*node.input, *_taken_by_branches(node))}
     return [tensor for tensor in initializers if tensor.name in read]
+
+
+def _branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs
+
+
+def _taken_by_branches(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node's subgraphs read, their own and those of the graph around them."""
+    for graph in _branches(node):
+        for inner in graph.node:
+            yield from inner.input
+            yield from _taken_by_branches(inner)
+
+
+def _renamed_in_branches(node: onnx.NodeProto, old: str, new: str) -> None:
+    for graph in _branches(node):
+        for inner in graph.node:
+            inner.input[:] = [new if name == old else name for name in inner.input]
+            _renamed_in_branches(inner, old, new)

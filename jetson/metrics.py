@@ -1,6 +1,6 @@
 """How far an output is from its reference: one definition for host and device."""
 
-from typing import Dict, NamedTuple, Tuple, Union
+from typing import Dict, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
@@ -68,9 +68,14 @@ def as_dict(comparison: Comparison) -> Dict[str, object]:
     """The comparison as JSON can hold it: a number that is not finite is null."""
     fields: Dict[str, object] = {}
     for name, value in comparison._asdict().items():
-        fields[name] = None if isinstance(value, float) and not np.isfinite(value) else value
+        fields[name] = finite_or_none(value) if isinstance(value, float) else value
     fields["worst_index"] = list(comparison.worst_index)
     return fields
+
+
+def finite_or_none(value: float) -> Optional[float]:
+    """A number as JSON can hold it: it has no name for what is not finite."""
+    return value if np.isfinite(value) else None
 
 
 def _non_finite(got: np.ndarray, want: np.ndarray, bad: np.ndarray) -> Comparison:

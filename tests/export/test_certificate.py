@@ -1,0 +1,268 @@
+"""Holds that a certificate proves what is equal, refuses what is subtly not, and shows the trial that told."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import deploy_attn
+from deploy_attn.export.certificate import BOUND, Certificate, Trial, certify, compare_modules
+from deploy_attn.modules.base import ReferenceForm, Shape
+
+SHAPE: Shape = (1, 16, 7, 9)
+EVERY_CLASS = frozenset(
+    (
+        "normal",
+        "normal, larger batch",
+        "large range",
+        "mean of 20 sigma",
+        "negative",
+        "constant",
+        "zeros",
+        "normal, another size",
+    )
+)
+NOT_ZERO = EVERY_CLASS - {"zeros"}
+
+
+class _Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class _Claimed(ReferenceForm):
+    """Computes one function and claims that another, which may know the form's shape, is its export form."""
+
+    catalogue_name: ClassVar[str] = "claimed"
+
+    def __init__(self, function: Callable[[Tensor], Tensor], claim: Callable[[Tensor, Shape], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.claim = claim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
+        return _Function(lambda x: self.claim(x, input_shape))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+def _certified(claim: Callable[[Tensor, Shape], Tensor]) -> Certificate:
+    return certify(_Claimed(_doubled, claim), SHAPE)
+
+
+def _failed(certificate: Certificate) -> set[str]:
+    return {trial.inputs for trial in certificate.trials if not trial.passed}
+
+
+def _inverse(x: Tensor) -> Tensor:
+    """1 / x, and 0 at 0: next to 0 it overflows."""
+    return torch.where(x == 0, x, 1 / x)
+
+
+@pytest.mark.parametrize("engine", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", deploy_attn.available())
+def test_every_catalogue_module_is_proven_for_both_families(name: str, engine: str) -> None:
+    torch.manual_seed(7)
+    certificate = certify(deploy_attn.create(name, channels=SHAPE[1]).double().eval(), SHAPE, engine)
+    assert certificate.proven
+    assert {trial.inputs for trial in certificate.trials} == EVERY_CLASS
+    assert certificate.worst_error <= 1e-11
+    assert all(trial.error <= 1e-11 for trial in certificate.trials)
+
+
+def test_trials_cover_batch_1_a_larger_batch_and_another_size() -> None:
+    shapes = {trial.inputs: trial.shape for trial in _certified(lambda x, _: 2 * x).trials}
+    assert shapes["normal"] == SHAPE
+    assert shapes["normal, larger batch"] == (3, *SHAPE[1:])
+    assert shapes["normal, another size"][2] != SHAPE[2]
+    assert shapes["normal, another size"][3] != SHAPE[3]
+
+
+def test_the_true_form_is_proven_without_any_error() -> None:
+    certificate = _certified(lambda x, _: x + x)
+    assert certificate.proven
+    assert certificate.worst_error == 0.0
+
+
+@pytest.mark.parametrize(
+    ("claim", "failed"),
+    [
+        pytest.param(
+            lambda x, _: torch.where(x < 0, 2 * x * (1 + 1e-6), 2 * x),
+            {"normal", "normal, larger batch", "large range", "negative", "normal, another size"},
+            id="wrong for negative inputs",
+        ),
+        pytest.param(lambda x, _: 2 * x + (x.shape[0] > 1) * 1e-6, {"normal, larger batch"}, id="wrong at batch > 1"),
+        pytest.param(
+            lambda x, _: 2 * x + (x.shape[0] == 1) * 1e-6, EVERY_CLASS - {"normal, larger batch"}, id="wrong at batch 1"
+        ),
+        pytest.param(
+            lambda x, shape: 2 * x + (shape != SHAPE) * 1e-6, {"normal, another size"}, id="wrong at another size"
+        ),
+        pytest.param(
+            lambda x, _: torch.where(x == 0, torch.full_like(x, math.nan), 2 * x), {"zeros"}, id="NaN on zeros"
+        ),
+        pytest.param(lambda x, _: torch.where(x.abs() > 50, 2 * x + 1, 2 * x), {"large range"}, id="wrong above 50"),
+        pytest.param(
+            lambda x, _: 2 * x if x.numel() == 1 or x.std() > 0 else 2 * x + 1e-6,
+            {"constant", "zeros"},
+            id="wrong on flat maps",
+        ),
+        pytest.param(
+            lambda x, _: 2 * x + (x.min() > 10) * 1e-6, {"mean of 20 sigma"}, id="wrong far from a mean of zero"
+        ),
+        pytest.param(lambda x, _: 2 * x * (1 + 1e-9), NOT_ZERO, id="off by 1e-9"),
+        pytest.param(lambda x, _: 2 * x.float().double(), NOT_ZERO, id="computed in float32"),
+        pytest.param(lambda x, _: 2 * x[..., :-1], EVERY_CLASS, id="another shape"),
+        pytest.param(lambda x, _: 2 * x[:1], {"normal, larger batch"}, id="another batch"),
+    ],
+)
+def test_a_subtly_wrong_form_is_not_proven_and_the_trial_that_told_is_shown(
+    claim: Callable[[Tensor, Shape], Tensor], failed: set[str]
+) -> None:
+    certificate = _certified(claim)
+    assert not certificate.proven
+    assert _failed(certificate) == failed
+
+
+def test_what_the_network_fed_the_module_is_tried_too() -> None:
+    reference = _Claimed(_doubled, lambda x, _: torch.where(x == 12345, 0, 2 * x))
+    own = torch.full(SHAPE, 12345.0, dtype=torch.float64)
+    assert certify(reference, SHAPE).proven
+    assert _failed(certify(reference, SHAPE, observed={"its own": own})) == {"its own"}
+
+
+@pytest.mark.parametrize("name", deploy_attn.available())
+def test_certifying_leaves_the_weights_alone(name: str) -> None:
+    reference = deploy_attn.create(name, channels=SHAPE[1]).double().eval()
+    before = {key: value.clone() for key, value in reference.state_dict().items()}
+    certify(reference, SHAPE, "gpu")
+    assert all(torch.equal(before[key], value) for key, value in reference.state_dict().items())
+
+
+def test_a_form_as_close_as_the_last_bit_of_the_input_allows_is_proven() -> None:
+    reference = _Claimed(
+        lambda x: torch.sin(1e4 * x), lambda x, _: torch.sin(1e4 * torch.nextafter(x, torch.full_like(x, math.inf)))
+    )
+    certificate = certify(reference, SHAPE)
+    assert BOUND < certificate.worst_error < 1e-7
+    assert certificate.proven
+
+
+@pytest.mark.parametrize("name", deploy_attn.available())
+def test_no_catalogue_module_is_so_sensitive_that_an_error_of_1e_6_passes(name: str) -> None:
+    torch.manual_seed(7)
+    reference = deploy_attn.create(name, channels=SHAPE[1]).double().eval()
+    form = reference.export_form(SHAPE)
+    certificate = certify(_Claimed(reference, lambda x, shape: (1 + 1e-6) * reference.export_form(shape)(x)), SHAPE)
+    zero_at = {"zeros"} if float(form(torch.zeros(SHAPE, dtype=torch.float64)).norm()) == 0 else set()
+    assert _failed(certificate) == EVERY_CLASS - zero_at
+
+
+def test_even_the_most_sensitive_reference_excuses_no_error_of_1e_6() -> None:
+    reference = _Claimed(lambda x: torch.sin(1e10 * x), lambda x, _: torch.sin(1e10 * x) * (1 + 1e-6))
+    assert not certify(reference, SHAPE).proven
+
+
+def test_a_reference_that_overflows_next_to_the_input_excuses_no_nan() -> None:
+    reference = _Claimed(_inverse, lambda x, _: torch.where(x == 0, torch.full_like(x, math.nan), 1 / x))
+    assert _failed(certify(reference, SHAPE)) == {"zeros"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=["NaN", "Inf"])
+def test_where_the_reference_itself_is_not_finite_nothing_is_proven(value: float) -> None:
+    def broken(x: Tensor) -> Tensor:
+        return torch.where(x == 0, torch.full_like(x, value), x)
+
+    certificate = certify(_Claimed(broken, lambda x, _: broken(x)), SHAPE)
+    assert _failed(certificate) == {"zeros"}
+
+
+def test_the_worst_error_of_a_certificate_that_holds_a_nan_is_no_small_number() -> None:
+    broken = _Claimed(lambda x: torch.where(x == 0, torch.full_like(x, math.nan), x), lambda x, _: x)
+    certificate = certify(broken, SHAPE)
+    assert not certificate.proven
+    assert not certificate.worst_error <= BOUND
+
+
+def test_a_certificate_without_trials_proves_nothing() -> None:
+    certificate = Certificate("A", "B", ())
+    assert not certificate.proven
+    assert certificate.worst_error == math.inf
+
+
+@pytest.mark.parametrize(
+    ("error", "bound", "passed"),
+    [(1e-11, 1e-11, True), (1.01e-11, 1e-11, False), (math.nan, 1e-11, False), (0.0, 1e-11, True)],
+)
+def test_a_trial_passes_up_to_its_bound(error: float, bound: float, passed: bool) -> None:
+    assert Trial("x", (1,), error, bound).passed is passed
+
+
+def test_the_dictionary_names_both_forms_and_every_trial() -> None:
+    certificate = _certified(lambda x, _: 2 * x * (1 + 1e-9))
+    written = certificate.as_dict()
+    assert (written["subject"], written["replacement"], written["proven"]) == ("_Claimed", "_Function", False)
+    assert written["worst_error"] == certificate.worst_error
+    assert {trial["inputs"]: trial["passed"] for trial in written["trials"]} == {
+        name: name == "zeros" for name in EVERY_CLASS
+    }
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param(lambda x, _: 2 * x, id="proven"),
+        pytest.param(lambda x, _: 2 * x[..., :-1], id="another shape"),
+        pytest.param(lambda x, _: 2 * x * math.nan, id="NaN"),
+    ],
+)
+def test_the_dictionary_is_strict_json(claim: Callable[[Tensor, Shape], Tensor]) -> None:
+    json.dumps(_certified(claim).as_dict(), allow_nan=False)
+
+
+class _Returns(nn.Module):
+    """A network that returns whatever a function makes."""
+
+    def __init__(self, function: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("reference", "replacement", "passed"),
+    [
+        pytest.param(lambda x: (x, 2 * x), lambda x: (x, x + x), True, id="equal pairs"),
+        pytest.param(lambda x: (x, 2 * x), lambda x: (x, 2 * x + 1e-9), False, id="second output off"),
+        pytest.param(lambda x: (x, 2 * x), lambda x: (x,), False, id="an output missing"),
+        pytest.param(lambda x: [x, 2 * x], lambda x: (x, 2 * x), True, id="list and tuple"),
+        pytest.param(lambda x: x.argmax(1), lambda x: x.argmax(1), True, id="equal integers"),
+        pytest.param(lambda x: x.argmax(1), lambda x: x.argmin(1), False, id="other integers"),
+        pytest.param(lambda x: x, lambda x: x.flatten(1), False, id="another shape, same values"),
+    ],
+)
+def test_whole_networks_are_compared_output_by_output(
+    reference: Callable[[Tensor], object], replacement: Callable[[Tensor], object], passed: bool
+) -> None:
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert compare_modules("whole", _Returns(reference), _Returns(replacement), x).passed is passed
