@@ -139,7 +139,7 @@ def _finish(job: Callable[[], tuple[dict[str, Any], bool, Callable[[], None]]], 
     except MemoryError as error:
         raise _refused(f"Not enough memory: {error}. Choose a smaller --shape.", 2, as_json) from None
     if as_json:
-        print(json.dumps(document, indent=2))
+        print(json.dumps(document, indent=2, allow_nan=False))
     else:
         show()
     raise typer.Exit(0 if passed else 1)

@@ -170,4 +170,4 @@ def _graphs(rewritten: Rewrite, cases: list[Case], request: ExportRequest, targe
 
 
 def _json(content: object) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode("utf-8")
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode("utf-8")

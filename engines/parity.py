@@ -38,7 +38,7 @@ def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
     try:
         if file.is_symlink():
             file.unlink()  # never write through a link to where it points
-        file.write_text(json.dumps(verdict.as_dict(), indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(verdict.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         outcome = "passed" if verdict.passed else "failed"
         raise BadRequest(

@@ -38,6 +38,9 @@ class Trial:
     def passed(self) -> bool:
         return self.error <= self.bound
 
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "error": finite_or_none(self.error), "passed": self.passed}
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -56,15 +59,12 @@ class Certificate:
         return max((trial.error for trial in self.trials), default=float("inf"))
 
     def as_dict(self) -> dict[str, Any]:
-        trials = [
-            {**asdict(trial), "error": finite_or_none(trial.error), "passed": trial.passed} for trial in self.trials
-        ]
         return {
             "subject": self.subject,
             "replacement": self.replacement,
             "proven": self.proven,
             "worst_error": finite_or_none(self.worst_error),
-            "trials": trials,
+            "trials": [trial.as_dict() for trial in self.trials],
         }
 
 

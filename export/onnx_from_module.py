@@ -41,11 +41,21 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
         DeployAttnError: the file read back is not of the opset and IR version
             asked for, or is not valid ONNX.
     """
+    outputs = output_tensors(module(x))
+    names = output_names(len(outputs))
+    model = _traced(module, x, request, names)
+    model.ir_version = min(model.ir_version, request.ir_version)
+    _lift_constants(model.graph)
+    _name_outputs(model.graph, names)
+    _make_names_unique(model.graph)
+    _state_output_shapes(model.graph, [tuple(tensor.shape) for tensor in outputs])
+    return checked(model, request)
+
+
+def _traced(module: nn.Module, x: Tensor, request: GraphRequest, names: list[str]) -> onnx.ModelProto:
     import onnx
     import torch
 
-    outputs = output_tensors(module(x))
-    names = output_names(len(outputs))
     buffer = io.BytesIO()
     with warnings.catch_warnings(), _plain_attention(), _stdout_closed():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -67,13 +77,7 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
             raise BadRequest(
                 f"The exporter refuses this network: {error}\nReplace the operation it names, or export a part."
             ) from error
-    model = onnx.load_from_string(buffer.getvalue())
-    model.ir_version = min(model.ir_version, request.ir_version)
-    _lift_constants(model.graph)
-    _name_outputs(model.graph, names)
-    _make_names_unique(model.graph)
-    _state_output_shapes(model.graph, [tuple(tensor.shape) for tensor in outputs])
-    return checked(model, request)
+    return onnx.load_from_string(buffer.getvalue())
 
 
 def output_names(count: int) -> list[str]:

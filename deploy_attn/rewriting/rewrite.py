@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.export.certificate import Certificate, Trial, certify, compare_modules
@@ -50,7 +50,7 @@ class Rewrite:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "network": {**asdict(self.whole), "passed": self.whole.passed},
+            "network": self.whole.as_dict(),
             "modules": [finding.as_dict() for finding in self.findings],
         }
 
