@@ -18,6 +18,11 @@ from deploy_attn.overview import COMMANDS
 
 app = typer.Typer(name="deploy-attn", add_completion=False, pretty_exceptions_enable=False)
 
+_STDERR = 2
+
+# The parser's own error class, which has moved between releases; its subclasses are public.
+_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -25,12 +30,18 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command; the exit code it returns."""
     previous = signal.signal(signal.SIGTERM, _leave)
     try:
-        app(list(arguments))
+        code = app(list(arguments), standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except _USAGE_ERROR as error:
+        command = " ".join(argument for argument in arguments[:1] if argument in COMMANDS)
+        hint = f"`{' '.join(['deploy-attn', *command.split(), '--help'])}` shows what is possible."
+        return _refuse(f"{error.format_message()} {hint}", 2, "--json" in arguments)
+    except typer.Abort:
+        return _refuse("Interrupted.", 128 + signal.SIGINT, "--json" in arguments)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return 0
 
 
 @app.command("list", help=COMMANDS["list"])
@@ -135,9 +146,9 @@ def _finish(job: Callable[[], tuple[dict[str, Any], bool, Callable[[], None]]], 
         with _stdout_kept_clean(as_json):
             document, passed, show = job()
     except DeployAttnError as error:
-        raise _refused(str(error), error.exit_code, as_json) from None
+        raise typer.Exit(_refuse(str(error), error.exit_code, as_json)) from None
     except MemoryError as error:
-        raise _refused(f"Not enough memory: {error}. Choose a smaller --shape.", 2, as_json) from None
+        raise typer.Exit(_refuse(f"Not enough memory: {error}. Choose a smaller --shape.", 2, as_json)) from None
     if as_json:
         print(json.dumps(document, indent=2, allow_nan=False))
     else:
@@ -145,17 +156,23 @@ def _finish(job: Callable[[], tuple[dict[str, Any], bool, Callable[[], None]]], 
     raise typer.Exit(0 if passed else 1)
 
 
-def _refused(message: str, exit_code: int, as_json: bool) -> typer.Exit:
+def _refuse(message: str, exit_code: int, as_json: bool) -> int:
+    """Says why on stderr, and on stdout as the document that --json promises."""
     print(f"deploy-attn: {message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"passed": False, "error": message, "exit_code": exit_code}, indent=2))
-    return typer.Exit(exit_code)
+    return exit_code
 
 
 @contextlib.contextmanager
 def _stdout_kept_clean(as_json: bool) -> Iterator[None]:
-    """With --json, what a user's own network prints goes to stderr."""
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    """With --json, what a user's own network prints, from C or a child process too, goes to stderr."""
+    if not as_json:
+        yield
+        return
+    from deploy_attn.export.stdout import stdout_to
+
+    with contextlib.redirect_stdout(sys.stderr), stdout_to(_STDERR):
         yield
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from deploy_attn.export.inputs import noise_inputs, npy_shape, parity_input, twi
 from deploy_attn.export.onnx_from_module import GraphRequest, checked, onnx_from_module
 from deploy_attn.export.precision import PrecisionPlan, plan_from_graph
 from deploy_attn.export.ranges import tensor_ranges
-from deploy_attn.export.reference import fp32_errors, npz_from_cases, reference_cases
+from deploy_attn.export.reference import check_network, fp32_errors, npz_from_cases, reference_cases
 from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.artifact import Case
@@ -124,7 +125,7 @@ def _built(source: Source, request: ExportRequest) -> nn.Module:
     network = source.build()
     if request.checkpoint is not None:
         load_checkpoint(network, request.checkpoint)
-    return network.eval()
+    return network.float().eval()
 
 
 def _proven(
@@ -135,19 +136,28 @@ def _proven(
 
     from deploy_attn.rewriting.rewrite import rewrite
 
-    try:
+    with _its_own_errors(source, "does not run"):
+        check_network(network, next(iter(inputs.values())))
+    with _its_own_errors(source, "runs in float32 but not in float64, which proofs need,"):
         cases = reference_cases(network, inputs)
-    except DeployAttnError:
-        raise
-    except Exception as error:
-        raise BadRequest(
-            f"{source.name} does not run in float64 on an input of {'x'.join(map(str, source.shape))}:\n"
-            f"{own_traceback(error, source.file)}"
-        ) from error
     rewritten = rewrite(network, torch.from_numpy(next(iter(inputs.values()))), target.family)
     if source.file is None and not rewritten.findings[0].replaced:
         raise DeployAttnError(f"{source.name} has no proven export form: {rewritten.findings[0].reason}")
     return rewritten, cases
+
+
+@contextlib.contextmanager
+def _its_own_errors(source: Source, what: str) -> Iterator[None]:
+    """Whatever a user's network raises becomes a message with its traceback, without our frames."""
+    try:
+        yield
+    except DeployAttnError:
+        raise
+    except Exception as error:
+        raise BadRequest(
+            f"{source.name} {what} on an input of {'x'.join(map(str, source.shape))}:\n"
+            f"{own_traceback(error, source.file)}"
+        ) from error
 
 
 def _graphs(rewritten: Rewrite, cases: list[Case], request: ExportRequest, target: Target) -> _Graphs:

@@ -39,6 +39,7 @@ def catalogue_json() -> str:
                         "meaning": option.meaning,
                         "choices": list(option.choices),
                         "minimum": option.minimum,
+                        "maximum": option.maximum,
                     }
                     for option in entry.options
                 ],

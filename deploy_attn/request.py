@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from deploy_attn.sources import Shape
+from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.sources import Shape, checked_shape
 
 DEFAULT_TARGET = "onnxruntime-cpu"
 
@@ -29,6 +30,11 @@ class ExportRequest:
         seed: for weights that no checkpoint gives, and for noise.
         output: the artifact's folder; None for `out/NAME`.
         force: replace an artifact that is there.
+
+    Paths may be given as text.
+
+    Raises:
+        BadRequest: a shape or a seed that cannot be.
     """
 
     name: str
@@ -43,3 +49,13 @@ class ExportRequest:
     seed: int = 0
     output: Path | None = None
     force: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint", "input_file", "output"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, Path(value))
+        if self.shape is not None:
+            checked_shape(tuple(self.shape))
+        if not 0 <= self.seed < 2**32:
+            raise BadRequest(f"A seed is a number from 0 to {2**32 - 1}, got {self.seed}.")

@@ -27,6 +27,9 @@ DEFAULT_SIZE = (56, 56)
 
 Shape = tuple[int, int, int, int]
 
+_SHAPE_WANTED = "It takes four numbers of at least 1, BxCxHxW, as in 1x64x56x56."
+_MOST_VALUES = 2**31 // 4  # of 4 bytes each: what one ONNX or npz entry can surely hold
+
 
 @dataclass(frozen=True)
 class Source:
@@ -58,11 +61,24 @@ def parse_shape(text: str) -> Shape:
         BadRequest: anything else.
     """
     parts = text.lower().split("x")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise BadRequest(
-            f"--shape {text!r} is not a shape. It takes four numbers of at least 1, BxCxHxW, as in 1x64x56x56."
-        )
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise BadRequest(f"--shape {text[:60]!r} is not a shape. {_SHAPE_WANTED}")
     batch, channels, height, width = map(int, parts)
+    return checked_shape((batch, channels, height, width))
+
+
+def checked_shape(shape: object) -> Shape:
+    """The same shape, if it is one that a map can have.
+
+    Raises:
+        BadRequest: not four integers of at least 1, or more values than fit.
+    """
+    if not isinstance(shape, tuple) or len(shape) != 4 or not all(type(part) is int and part > 0 for part in shape):
+        raise BadRequest(f"{shape!r} is not a shape. {_SHAPE_WANTED}")
+    batch, channels, height, width = shape
+    values = batch * channels * height * width
+    if values > _MOST_VALUES:
+        raise BadRequest(f"A map of shape {shape} has {values} values; at most {_MOST_VALUES} are possible.")
     return batch, channels, height, width
 
 
@@ -138,6 +154,8 @@ def network_from_factory(file: Path, factory: str) -> nn.Module:
     with _importable(file.resolve().parent):
         module = _executed(file)
         build = getattr(module, factory, None)
+        if isinstance(build, nn.Module):
+            raise BadRequest(f"{file}:{factory} is a module, not a factory. Name a function that returns it.")
         if not callable(build):
             own = [key for key, value in vars(module).items() if _is_own_callable(module, key, value)]
             listed = known_names(factory, own) if own else "It defines no function or class."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from deploy_attn.engines.rounding import rounded_from_typed
 from deploy_attn.engines.tolerance import TOLERANCES, Tolerance, fp32_tolerance
 from deploy_attn.engines.verdict import Check, Verdict
 from deploy_attn.jetson.artifact import Artifact, Case, open_artifact
-from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
+from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError, first_line
 from deploy_attn.jetson.metrics import compare
 
 
@@ -59,10 +60,15 @@ def _check_manifest(artifact: Artifact) -> None:
         problem = "a graph has a precision other than fp32 and fp16"
     elif not isinstance(manifest.get("cases"), list):
         problem = "'cases' is not a list"
-    elif not isinstance(tolerances, dict) or not set(TOLERANCES) <= set(tolerances):
+    elif not isinstance(tolerances, dict) or not all(_is_tolerance(tolerances.get(name)) for name in TOLERANCES):
         problem = f"'tolerances' lacks one of {', '.join(TOLERANCES)}"
     if problem:
         raise DamagedArtifact(f"The manifest of {artifact.path} is malformed: {problem}. Export the artifact again.")
+
+
+def _is_tolerance(fields: object) -> bool:
+    names = {field.name for field in fields_of(Tolerance)}
+    return isinstance(fields, dict) and set(fields) == names
 
 
 def _verdict(artifact: Artifact, engine: str, runner: type[Runner]) -> Verdict:
@@ -86,12 +92,8 @@ def _verdict(artifact: Artifact, engine: str, runner: type[Runner]) -> Verdict:
 
 
 def _unreadable(graph: Mapping[str, str], tolerance: Tolerance, error: Exception) -> Check:
-    reason = f"cannot be read as a graph: {_first_line(error)}"
+    reason = f"cannot be read as a graph: {first_line(error)}"
     return Check(graph["file"], graph["precision"], "none", "all", "all", None, tolerance, reason)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _ways_to_run(artifact: Artifact, graph: Mapping[str, str]) -> Iterator[tuple[str, str, bytes]]:
@@ -135,7 +137,7 @@ def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: Mapping[st
                     own_error = own_errors.get(case.name, {}).get(name, 0.0)
                     checks.append(_compared(_fitted(blank, own_error), case, name, outputs))
     except Exception as error:
-        refused = f"the engine refused the graph: {_first_line(error)}"
+        refused = f"the engine refused the graph: {first_line(error)}"
         return [replace(blank, case="all", output="all", error=refused)]
     return checks
 

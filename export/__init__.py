@@ -14,7 +14,7 @@ from deploy_attn.export.inputs import noise_inputs, parity_input
 from deploy_attn.export.onnx_from_module import onnx_from_module
 from deploy_attn.export.precision import NodePlan, PrecisionPlan, plan_from_graph
 from deploy_attn.export.ranges import tensor_ranges
-from deploy_attn.export.reference import fp32_errors, npz_from_cases, reference_cases
+from deploy_attn.export.reference import check_network, fp32_errors, npz_from_cases, reference_cases
 from deploy_attn.export.simplify import Simplified, simplify
 from deploy_attn.export.typed import typed_from_plan
 
@@ -25,6 +25,7 @@ __all__ = [
     "Simplified",
     "Trial",
     "certify",
+    "check_network",
     "fp32_errors",
     "load_checkpoint",
     "noise_inputs",

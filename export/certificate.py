@@ -127,8 +127,8 @@ def _trial(name: str, reference: nn.Module, form: nn.Module, x: Tensor) -> Trial
     from deploy_attn.export.onnx_from_module import output_tensors
 
     with torch.inference_mode():
-        wanted = output_tensors(reference(x))
-        error = _distance(output_tensors(form(x)), wanted)
+        wanted = output_tensors(reference(x.clone()))
+        error = _distance(output_tensors(form(x.clone())), wanted)
         bound = BOUND
         if error > BOUND:
             moved = _SENSITIVITY_FACTOR * _distance(output_tensors(reference(_last_bit_changed(x))), wanted)

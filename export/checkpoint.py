@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.jetson.errors import BadRequest, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,7 +30,7 @@ def load_checkpoint(module: nn.Module, file: Path) -> None:
             NaN or Inf (which tensors).
     """
     if not file.is_file():
-        raise BadRequest(f"--checkpoint {file}: no such file.")
+        raise BadRequest(f"--checkpoint {file}: {'a folder, not a file' if file.is_dir() else 'no such file'}.")
     state = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pytorch(file)
     wanted = module.state_dict()
     if not set(state) & set(wanted):
@@ -84,14 +84,14 @@ def _read_pytorch(file: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):
+        if "GLOBAL " not in str(error):
             raise BadRequest(f"--checkpoint {file} cannot be read as a PyTorch file.") from error
         raise BadRequest(
             f"--checkpoint {file} was refused: it holds more than tensors, and loading it could run code "
-            f"({_refused_global(str(error))}). Save only the state_dict: torch.save(model.state_dict(), ...)."
+            f"(it names {_refused_global(str(error))}). Save only the state_dict: torch.save(model.state_dict(), ...)."
         ) from error
     except Exception as error:
-        raise BadRequest(f"--checkpoint {file} cannot be read as a PyTorch file: {_short(error)}.") from error
+        raise BadRequest(f"--checkpoint {file} cannot be read as a PyTorch file: {first_line(error)}.") from error
     return _unwrapped(file, content)
 
 
@@ -133,13 +133,5 @@ def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
 
 
 def _refused_global(message: str) -> str:
-    """The name of what the file wanted to import, from PyTorch's long message."""
-    words = message.split()
-    if "GLOBAL" in words[:-1]:
-        return f"it names {words[words.index('GLOBAL') + 1]}"
-    return _short(message)
-
-
-def _short(error: object) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    """What the file wanted to import, from PyTorch's long message."""
+    return message.partition("GLOBAL ")[2].split()[0]

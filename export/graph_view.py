@@ -88,9 +88,11 @@ class GraphView:
         ]
 
     def reduced(self, node: onnx.NodeProto) -> tuple[int | None, bool]:
-        """How many values a reduction or average pool sums into one, and whether over h or w.
+        """How many values a reduction or average pool sums into one, and whether it may be over h or w.
 
-        The count is None where an extent, or the rank, is known at run time only.
+        Maps are `b c h w`, or tokens `b n c` and `b c n`: there, any axis but the
+        batch counts. The count is None where an extent, or the rank, is known at
+        run time only.
         """
         if node.op_type == "AveragePool":
             kernel = _attribute(node, "kernel_shape", [])
@@ -99,7 +101,7 @@ class GraphView:
         if shape is None:
             return None, True
         axes = list(range(2, len(shape))) if node.op_type == "GlobalAveragePool" else self._axes(node, len(shape))
-        spatial = len(shape) >= 3 and any(axis >= 2 for axis in axes)
+        spatial = any(axis >= (2 if len(shape) >= 4 else 1) for axis in axes)
         extents = [shape[axis] for axis in axes]
         return (None, spatial) if None in extents else (_product([e for e in extents if e is not None]), spatial)
 

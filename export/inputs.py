@@ -57,7 +57,8 @@ def parity_input(file: Path, shape: Shape) -> FloatArray:
         BadRequest: unreadable file, another shape than asked for, NaN or Inf.
     """
     if not file.is_file():
-        raise BadRequest(f"--input {file}: no such file. It takes a PNG or JPEG photo, or a .npy array.")
+        found = "a folder, not a file" if file.is_dir() else "no such file"
+        raise BadRequest(f"--input {file}: {found}. It takes a PNG or JPEG photo, or a .npy array.")
     suffix = file.suffix.lower()
     if suffix == ".npy":
         return _from_npy(file, shape)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploy_attn.export.stdout import stdout_to
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
         DeployAttnError: the file read back is not of the opset and IR version
             asked for, or is not valid ONNX.
     """
-    outputs = output_tensors(module(x))
+    outputs = output_tensors(module(x.clone()))
     names = output_names(len(outputs))
     model = _traced(module, x, request, names)
     model.ir_version = min(model.ir_version, request.ir_version)
@@ -57,7 +59,7 @@ def _traced(module: nn.Module, x: Tensor, request: GraphRequest, names: list[str
     import torch
 
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), _plain_attention(), _stdout_closed():
+    with warnings.catch_warnings(), _plain_attention(), stdout_to(os.devnull):
         warnings.simplefilter("ignore", DeprecationWarning)
         # Warnings of what a trace may freeze are for the user, but not those about torch's own layers.
         tracer_warning = torch.jit.TracerWarning  # type: ignore[attr-defined]
@@ -65,7 +67,7 @@ def _traced(module: nn.Module, x: Tensor, request: GraphRequest, names: list[str
         try:
             torch.onnx.export(
                 module,
-                (x,),
+                (x.clone(),),
                 buffer,  # type: ignore[arg-type]  # this exporter takes buffers as well
                 dynamo=False,
                 opset_version=request.opset,
@@ -77,7 +79,10 @@ def _traced(module: nn.Module, x: Tensor, request: GraphRequest, names: list[str
             raise BadRequest(
                 f"The exporter refuses this network: {error}\nReplace the operation it names, or export a part."
             ) from error
-    return onnx.load_from_string(buffer.getvalue())
+    model = onnx.load_from_string(buffer.getvalue())
+    if not model.graph.input:
+        raise BadRequest("The network's outputs do not depend on its input: there is nothing to export.")
+    return model
 
 
 def output_names(count: int) -> list[str]:
@@ -145,28 +150,6 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-@contextlib.contextmanager
-def _stdout_closed() -> Iterator[None]:
-    """Drops what the exporter's C++ part dumps on stdout where it refuses a graph: all of the graph."""
-    import ctypes
-    import os
-    import sys
-
-    stdout = 1
-    sys.stdout.flush()
-    kept, sink = os.dup(stdout), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, stdout)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        with contextlib.suppress(OSError, TypeError, AttributeError):
-            ctypes.CDLL(None).fflush(None)  # C buffers of its own, which would be written after the restore
-        os.dup2(kept, stdout)
-        os.close(kept)
-        os.close(sink)
-
-
 def _lift_constants(graph: onnx.GraphProto) -> None:
     """Turns Constant nodes into initializers, which every reader of the graph finds in one place."""
     kept = []
@@ -195,6 +178,11 @@ def _state_output_shapes(graph: onnx.GraphProto, shapes: list[tuple[int, ...]]) 
     """Gives every output the extents that it had when it was traced; an open batch stays open."""
     for value, shape in zip(graph.output, shapes):
         dimensions = value.type.tensor_type.shape.dim
+        if len(dimensions) != len(shape):
+            raise BadRequest(
+                f"The rank of {value.name!r} depends on the batch (is there a squeeze?), so the batch cannot be left "
+                "open. Export without --dynamic-batch, or keep the batch axis in the network."
+            )
         for index, extent in enumerate(shape):
             if index == 0 and dimensions[0].dim_param == BATCH:
                 continue

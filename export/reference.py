@@ -10,12 +10,39 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_attn.export.onnx_from_module import INPUT, output_names, output_tensors
 from deploy_attn.jetson.artifact import Case
-from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.jetson.errors import BadRequest, first_line
 from deploy_attn.jetson.metrics import compare
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
+
+
+def check_network(network: nn.Module, x: np.ndarray[Any, Any]) -> None:
+    """Runs a network twice on one input, which also gives lazy modules their weights.
+
+    Raises:
+        BadRequest: it cannot be copied, returns no tensors or empty ones, or
+            gives two results for one input. What its forward raises goes through.
+    """
+    import torch
+
+    with torch.inference_mode(False), torch.no_grad():
+        first, second = (output_tensors(network(torch.from_numpy(x).clone())) for _ in range(2))
+    if any(tensor.numel() == 0 for tensor in first):
+        raise BadRequest("The network returns an empty tensor: there is nothing to compare. Return others.")
+    if not all(torch.equal(a, b) for a, b in zip(first, second)):
+        raise BadRequest(
+            "The network gives two results for one input in eval mode, so no graph can equal it. "
+            "Is there noise, dropout that is always on, or a state that forward changes?"
+        )
+    try:
+        copy.deepcopy(network)
+    except Exception as error:
+        raise BadRequest(
+            f"The network cannot be copied, and an export works on copies: {first_line(error)}. "
+            "Build it without what its error names."
+        ) from error
 
 
 def reference_cases(network: nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[Case]:
@@ -52,7 +79,7 @@ def fp32_errors(network: nn.Module, cases: list[Case]) -> dict[str, dict[str, fl
     errors = {}
     for case in cases:
         with torch.inference_mode():
-            tensors = output_tensors(single(torch.from_numpy(case.inputs[INPUT])))
+            tensors = output_tensors(single(torch.from_numpy(case.inputs[INPUT]).clone()))
         outputs = zip(case.outputs.items(), tensors)
         found = {name: compare(tensor.numpy(), wanted).rms_relative for (name, wanted), tensor in outputs}
         errors[case.name] = {name: error for name, error in found.items() if math.isfinite(error)}

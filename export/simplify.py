@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.export.onnx_from_module import GraphRequest, checked
-from deploy_attn.jetson.errors import DeployAttnError
+from deploy_attn.jetson.errors import DeployAttnError, first_line
 from deploy_attn.jetson.metrics import compare
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def simplify(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], 
         candidate, _ = onnxsim.simplify(model, check_n=0)
         candidate = checked(candidate, request)
     except Exception as error:
-        return Simplified(model, f"rolled back: {_first_line(error)}")
+        return Simplified(model, f"rolled back: {first_line(error)}")
     problem = _interface_change(model, candidate) or _difference(model, candidate, feeds)
     if problem:
         return Simplified(model, f"rolled back: {problem}")
@@ -87,7 +87,7 @@ def _difference(
     except DeployAttnError:
         raise
     except Exception as error:
-        return f"onnxruntime refuses its graph: {_first_line(error)}"
+        return f"onnxruntime refuses its graph: {first_line(error)}"
     for name, expected in wanted.items():
         if got[name].shape != expected.shape:
             return f"it changed the shape of {name}"
@@ -95,8 +95,3 @@ def _difference(
         if not apart.rms_relative <= _BOUND:
             return f"it changed {name} by {apart.rms_relative:.1e} RMS relative"
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -19,3 +19,9 @@ class BadRequest(DeployAttnError):
 
 class DamagedArtifact(DeployAttnError):
     """The artifact's files are not those that its manifest vouches for."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text without its full stop, or the name of its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

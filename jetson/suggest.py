@@ -3,6 +3,8 @@
 import difflib
 from typing import Iterable
 
+MOST_NAMES = 30  # more than the catalogue has; a user's own file may define hundreds
+
 
 def known_names(asked: str, known: Iterable[str]) -> str:
     """A sentence for an error message: `Known: cbam, eca, se.`, nearest first."""
@@ -10,4 +12,6 @@ def known_names(asked: str, known: Iterable[str]) -> str:
     def distance(name: str) -> float:
         return -difflib.SequenceMatcher(None, asked.lower(), name.lower()).ratio()
 
-    return "Known: {}.".format(", ".join(sorted(sorted(known), key=distance)))
+    names = sorted(sorted(known), key=distance)
+    more = " and {} more".format(len(names) - MOST_NAMES) if len(names) > MOST_NAMES else ""
+    return "Known: {}{}.".format(", ".join(names[:MOST_NAMES]), more)

@@ -24,6 +24,7 @@ class Option(NamedTuple):
     meaning: str
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    maximum: float | None = None
 
 
 class Constraint(NamedTuple):
@@ -96,7 +97,7 @@ _ENTRIES: tuple[Entry, ...] = (
         year=2018,
         arxiv="1807.06521",
         class_name="CBAM",
-        options=(_REDUCTION, Option("kernel_size", 7, "kernel of the spatial gate", minimum=1)),
+        options=(_REDUCTION, Option("kernel_size", 7, "kernel of the spatial gate", minimum=1, maximum=255)),
         constraints=(_ANY_SHAPE, _HAS_HIDDEN_UNIT, _ODD_KERNEL),
         source_arguments=MappingProxyType({"channel": "channels", "ratio": "reduction"}),
     ),
@@ -106,7 +107,7 @@ _ENTRIES: tuple[Entry, ...] = (
         year=2018,
         arxiv="1807.06521",
         class_name="CBAMResidual",
-        options=(_REDUCTION, Option("kernel_size", 49, "kernel of the spatial gate", minimum=1)),
+        options=(_REDUCTION, Option("kernel_size", 49, "kernel of the spatial gate", minimum=1, maximum=255)),
         constraints=(_ANY_SHAPE, _HAS_HIDDEN_UNIT, _ODD_KERNEL),
         source_arguments=MappingProxyType({"channel": "channels"}),
     ),
@@ -117,10 +118,10 @@ _ENTRIES: tuple[Entry, ...] = (
         arxiv="1910.03151",
         class_name="ECA",
         options=(
-            Option("gamma", 2.0, "kernel is |(log2(channels) + beta) / gamma|, made odd"),
-            Option("beta", 1.0, "see gamma"),
+            Option("gamma", 2.0, "kernel is |(log2(channels) + beta) / gamma|, made odd", minimum=0.1, maximum=100),
+            Option("beta", 1.0, "see gamma", minimum=-100, maximum=100),
         ),
-        constraints=(_ANY_SHAPE, Constraint("gamma other than 0", lambda s: s["gamma"] != 0)),
+        constraints=(_ANY_SHAPE,),
         source_arguments=MappingProxyType({"channel": "channels", "b": "beta"}),
     ),
     Entry(
@@ -129,7 +130,7 @@ _ENTRIES: tuple[Entry, ...] = (
         year=2020,
         arxiv="1910.03151",
         class_name="ECAFixed",
-        options=(Option("kernel_size", 3, "kernel across the channels", minimum=1),),
+        options=(Option("kernel_size", 3, "kernel across the channels", minimum=1, maximum=255),),
         constraints=(_ANY_SHAPE, _ODD_KERNEL),
         source_arguments=MappingProxyType({}),
     ),

@@ -22,11 +22,15 @@ def settings(name: str, channels: int, options: Mapping[str, object]) -> dict[st
     found = entry(name)
     known = {option.name: option for option in found.options}
     values: dict[str, OptionValue] = {"channels": channels}
+    given_names: set[str] = set()
     values.update({option.name: option.default for option in found.options})
     for given, value in options.items():
         option_name = found.source_arguments.get(given, given)
         if option_name not in known:
             raise BadRequest(f"{name} has no option {given!r}. {_options_line(found)}")
+        if option_name in given_names:
+            raise BadRequest(f"Option {option_name} of {name} is given twice, once as {given!r}. Give it once.")
+        given_names.add(option_name)
         values[option_name] = _typed(name, known[option_name], value)
     check_settings(found, values)
     return values
@@ -60,10 +64,7 @@ def _options_line(found: Entry) -> str:
 
 def _typed(name: str, option: Option, value: object) -> OptionValue:
     kind = type(option.default)
-    wanted = f"one of {', '.join(option.choices)}" if option.choices else f"{kind.__name__}"
-    if option.minimum is not None:
-        wanted += f" of at least {option.minimum:g}"
-    problem = BadRequest(f"Option {option.name} of {name} takes {wanted}, got {value!r}.")
+    problem = BadRequest(f"Option {option.name} of {name} takes {_wanted(option)}, got {value!r}.")
     if isinstance(value, str) and kind is not str:
         value = _parsed(value, kind, problem)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -72,9 +73,23 @@ def _typed(name: str, option: Option, value: object) -> OptionValue:
         raise problem
     if option.choices and value not in option.choices:
         raise problem
+    # Written so that NaN, which compares with nothing, is refused.
     if option.minimum is not None and not float(value) >= option.minimum:
         raise problem
+    if option.maximum is not None and not float(value) <= option.maximum:
+        raise problem
     return value
+
+
+def _wanted(option: Option) -> str:
+    if option.choices:
+        return f"one of {', '.join(option.choices)}"
+    wanted = f"{type(option.default).__name__}"
+    if option.minimum is not None:
+        wanted += f" of at least {option.minimum:g}"
+    if option.maximum is not None:
+        wanted += f" and at most {option.maximum:g}"
+    return wanted
 
 
 def _parsed(text: str, kind: type, problem: BadRequest) -> object:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.export.certificate import Certificate, Trial, certify, compare_modules
-from deploy_attn.jetson.errors import DeployAttnError
+from deploy_attn.jetson.errors import DeployAttnError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,13 +81,15 @@ def rewrite(model: nn.Module, example: Tensor, engine: str = "cpu") -> Rewrite:
         if form is not None:
             forms[module] = form
     rewritten = _swapped(reference, forms, places)
-    whole = compare_modules("the whole network", reference, rewritten, example.double())
+    hint = "though each replacement was proven. Does its forward read the attributes of a replaced module?"
+    try:
+        whole = compare_modules("the whole network", reference, rewritten, example.double())
+    except Exception as error:
+        found = f"raises {type(error).__name__}: {first_line(error)}"
+        raise DeployAttnError(f"With its attention replaced the network {found}, {hint}") from error
     if not whole.passed:
-        raise DeployAttnError(
-            f"With its attention replaced the network differs by {whole.error:.1e} in float64 "
-            f"(bound {whole.bound:.1e}), though each replacement was proven. "
-            "Does its forward read the attributes of a replaced module?"
-        )
+        found = f"differs by {whole.error:.1e} in float64 (bound {whole.bound:.1e})"
+        raise DeployAttnError(f"With its attention replaced the network {found}, {hint}")
     return Rewrite(rewritten, tuple(findings), whole)
 
 
@@ -107,13 +109,14 @@ def _observe(network: nn.Module, modules: list[ReferenceForm], x: Tensor) -> dic
 
     seen: dict[ReferenceForm, list[Tensor]] = {module: [] for module in modules}
 
-    def note(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        seen[module].append(arguments[0].detach().clone())  # type: ignore[index]
+    def note(module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        given = arguments[0] if arguments else named["x"]
+        seen[module].append(given.detach().clone())  # type: ignore[index]
 
-    hooks = [module.register_forward_pre_hook(note) for module in modules]
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     try:
         with torch.inference_mode():
-            network(x)
+            network(x.clone())
     finally:
         for hook in hooks:
             hook.remove()

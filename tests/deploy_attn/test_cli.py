@@ -53,6 +53,8 @@ def number():
 
 def leaves():
     raise SystemExit("bye")
+
+instance = nn.ReLU()
 """
 
 
@@ -232,7 +234,15 @@ def test_verify_fails_a_graph_that_is_wrong(cli: Cli, in_folder: Path) -> None:
         (["se", "--shape", "1x64x-5x5"], ["BxCxHxW"]),
         (["se", "--shape", "axbxcxd"], ["BxCxHxW"]),
         (["se", "--shape", "1x64x0x5"], ["at least 1"]),
-        (["se", "--shape", "1x64x999999x999999"], ["Not enough memory", "--shape"]),
+        (["se", "--shape", "1x64x999999x999999"], ["values; at most"]),
+        (["se", "--shape", "1x" + "9" * 5000 + "x5x5"], ["is not a shape", "BxCxHxW"]),
+        (["eca", "--set", "gamma=nan"], ["gamma", "at least 0.1"]),
+        (["eca", "--set", "gamma=1e-9"], ["gamma", "at least 0.1"]),
+        (["cbam", "--set", "kernel_size=99999999"], ["at most 255"]),
+        (["se", "--set", "ratio=8", "--set", "reduction=4"], ["reduction of se is given twice"]),
+        (["se", "--checkpoint", "."], ["a folder, not a file"]),
+        (["se", "--input", "."], ["a folder, not a file"]),
+        (["net.py:instance", "--shape", "1x3x8x8"], ["is a module, not a factory"]),
         (["se", "--shape", "1x8x5x5"], ["channels >= reduction", "channels=8"]),
         (["cbam", "--channels", "4"], ["channels >= reduction"]),
         (["se", "--channels", "32", "--shape", "1x64x5x5"], ["--channels 32 contradicts 64"]),
@@ -252,8 +262,8 @@ def test_verify_fails_a_graph_that_is_wrong(cli: Cli, in_folder: Path) -> None:
         (["net.py:build", "--shape", "1x3x8x8", "--set", "reduction=8"], ["--set is for catalogue modules"]),
         (["net.py:number", "--shape", "1x3x8x8"], ["returned int", "torch.nn.Module"]),
         (["net.py:leaves", "--shape", "1x3x8x8"], ["net.py:leaves raised", "SystemExit: bye"]),
-        (["net.py:build", "--shape", "1x3x9x8"], ["does not run in float64 on an input of 1x3x9x8", "mat1 and mat2"]),
-        (["net.py:build", "--shape", "1x4x8x8"], ["does not run in float64", "in forward"]),
+        (["net.py:build", "--shape", "1x3x9x8"], ["does not run on an input of 1x3x9x8", "mat1 and mat2"]),
+        (["net.py:build", "--shape", "1x4x8x8"], ["does not run on an input of 1x4x8x8", "in forward"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value and " " not in value[0] else None,
 )
@@ -290,9 +300,26 @@ def test_bad_requests_answer_in_json_too(cli: Cli, in_folder: Path) -> None:
     assert json.loads(done.stdout)["exit_code"] == 2
 
 
-@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--channels", "0"], ["--channels", "x"], ["--fp8"]])
-def test_the_parser_refuses_with_exit_code_2(cli: Cli, in_folder: Path, arguments: list[str]) -> None:
-    assert cli("export", "se", *arguments).exit_code == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "se", "--seed", "-1"],
+        ["export", "se", "--channels", "0"],
+        ["export", "se", "--channels", "x"],
+        ["export", "se", "--fp8"],
+        ["export"],
+        ["verify"],
+        ["exprot", "se"],
+    ],
+    ids=" ".join,
+)
+def test_the_parser_refuses_in_one_line_and_in_json(cli: Cli, in_folder: Path, arguments: list[str]) -> None:
+    done = cli(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("deploy-attn: ")
+    assert len(done.stderr.splitlines()) <= 2
+    assert json.loads(cli(*arguments, "--json").stdout)["exit_code"] == 2
     assert list(in_folder.iterdir()) == []
 
 
@@ -491,3 +518,120 @@ def test_a_standard_transformer_layer_is_exported(cli: Cli, in_folder: Path) -> 
     done = cli("export", "net.py:build", "--shape", "1x16x4x4", "--fp16")
     assert done.exit_code == 0, done.stdout + done.stderr
     assert "replaced  se at gate" in done.stdout
+
+
+def write_network(folder: Path, forward: str, init: str = "", factory: str = "return Net()") -> None:
+    body = "".join(f"        {line}\n" for line in init.splitlines())
+    (folder / "net.py").write_text(
+        "import os, torch, deploy_attn\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        f"{body}"
+        "        self.gate = deploy_attn.create('se', channels=16, reduction=4)\n"
+        "    def forward(self, x):\n"
+        f"        {forward}\n"
+        "def build():\n"
+        f"    {factory}\n",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("init", "forward"),
+    [
+        ("", "return self.gate(x=x)"),
+        ("", "return self.gate(x.mul_(2))"),
+        ("", "return self.gate(x).argmax(1)"),
+        ("", "return self.gate(x), torch.ones(3)"),
+        ("self.first = torch.nn.LazyConv2d(16, 1)", "return self.gate(self.first(x))"),
+        ("", "return self.gate(x).flatten(2).transpose(1, 2).sum(1)"),
+        ("", "return self.gate(x).double()"),
+    ],
+    ids=["keyword", "in-place", "integers", "constant-output", "lazy", "tokens", "double-output"],
+)
+@pytest.mark.parametrize("more", [[], ["--dynamic-batch"]], ids=["static", "dynamic-batch"])
+@pytest.mark.filterwarnings("ignore:ONNX Preprocess - Removing mutation:UserWarning")
+def test_unusual_networks_are_exported(cli: Cli, in_folder: Path, init: str, forward: str, more: list[str]) -> None:
+    write_network(in_folder, forward, init)
+    done = cli("export", "net.py:build", "--shape", "2x16x6x5", "--fp16", *more)
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "replaced  se at gate" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("init", "forward", "code", "words"),
+    [
+        ("", "return self.gate(x) + torch.rand_like(x)", 2, "two results for one input"),
+        ("", "return self.gate(x)[:, :0]", 2, "empty tensor"),
+        ("", "return self.gate(x) * self.gate.fc[0].weight.sum()", 1, "raises AttributeError"),
+        ("", "return torch.ones(2, 3)", 2, "do not depend on its input"),
+        (
+            "self.lock = __import__('threading').Lock()",
+            "return self.gate(x)",
+            2,
+            "cannot be copied",
+        ),
+        (
+            "self.table = [torch.ones(16, 1, 1, dtype=torch.float32)]",
+            "return torch.matmul(self.gate(x)[..., :1, :1], self.table[0][:1])",
+            2,
+            "not in float64",
+        ),
+    ],
+    ids=["random", "empty", "reads-attributes", "constant", "no-copy", "float32-only"],
+)
+def test_a_network_that_cannot_be_exported_is_told_why(
+    cli: Cli, in_folder: Path, init: str, forward: str, code: int, words: str
+) -> None:
+    write_network(in_folder, forward, init)
+    done = cli("export", "net.py:build", "--shape", "2x16x6x5", "--fp16")
+    assert done.exit_code == code, done.stdout + done.stderr
+    assert words in done.stderr
+    assert not (in_folder / "out").exists()
+
+
+def test_a_rank_that_hangs_on_the_batch_is_refused_for_an_open_one(cli: Cli, in_folder: Path) -> None:
+    write_network(in_folder, "return self.gate(x).squeeze(0)")
+    assert cli("export", "net.py:build", "--shape", "1x16x6x5", "-o", "a").exit_code == 0
+    done = cli("export", "net.py:build", "--shape", "2x16x6x5", "--dynamic-batch", "-o", "b")
+    assert done.exit_code == 2
+    assert "depends on the batch" in done.stderr
+
+
+def test_json_stays_one_document_whatever_a_factory_writes(in_folder: Path) -> None:
+    write_network(
+        in_folder, "return self.gate(x)", factory="os.system('echo shouting'); os.write(1, b'raw\\n'); return Net()"
+    )
+    command = [sys.executable, "-m", "deploy_attn", "export", "net.py:build", "--shape", "1x16x6x5", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"] is True
+    assert "shouting" in done.stderr
+    assert "raw" in done.stderr
+
+
+def test_an_artifact_can_be_replaced_from_inside(cli: Cli, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("export", "se", *SMALL, "-o", "a").exit_code == 0
+    monkeypatch.chdir(in_folder / "a")
+    done = cli("export", "eca", *SMALL, "-o", ".", "--force")
+    assert done.exit_code == 0, done.stderr
+    assert read_manifest(str(in_folder / "a"))["name"] == "eca"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"shape": (1, 64, 56)}, "is not a shape"), ({"seed": -1}, "A seed is a number"), ({"target": "moon"}, "'moon'")],
+)
+def test_the_python_api_says_what_is_wrong_too(in_folder: Path, options: dict[str, object], words: str) -> None:
+    from deploy_attn import BadRequest, ExportRequest, export_artifact
+
+    with pytest.raises(BadRequest, match=words):
+        export_artifact(ExportRequest("se", **options))  # type: ignore[arg-type]
+
+
+def test_the_python_api_takes_paths_as_text(in_folder: Path) -> None:
+    from deploy_attn import ExportRequest, export_artifact
+
+    request = ExportRequest("se", shape=(1, 32, 5, 6), output="a")  # type: ignore[arg-type]
+    assert export_artifact(request).folder == Path("a")

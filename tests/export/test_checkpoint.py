@@ -339,7 +339,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
-    assert "no such file" in _refusal(tmp_path)
+    assert "a folder, not a file" in _refusal(tmp_path)
 
 
 def test_loading_keeps_the_parameters_themselves_and_their_gradients(tmp_path: Path) -> None:

@@ -401,7 +401,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_is_no_input(tmp_path: Path) -> None:
     (tmp_path / "folder.npy").mkdir()
-    with pytest.raises(BadRequest, match="no such file"):
+    with pytest.raises(BadRequest, match="a folder, not a file"):
         parity_input(tmp_path / "folder.npy", SHAPE)
     assert npy_shape(tmp_path / "folder.npy") is None
 
