@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy_attn.jetson.suggest import known_names
+from deploy_attn.jetson.suggest import MOST_NAMES, known_names
 
 NAMES = st.lists(st.text("abcdeXYZ_", min_size=1, max_size=6), min_size=1, unique=True)
 
@@ -29,7 +29,17 @@ def test_every_name_is_listed_once_whatever_was_asked(asked: str, names: list[st
     sentence = known_names(asked, names)
     assert sentence.startswith("Known: ")
     assert sentence.endswith(".")
-    assert sorted(sentence[len("Known: ") : -1].split(", ")) == sorted(names)
+    listed, _, rest = sentence[len("Known: ") : -1].partition(" and ")
+    shown = listed.split(", ")
+    assert len(set(shown)) == len(shown) == min(len(names), MOST_NAMES)
+    assert set(shown) <= set(names)
+    assert rest == (f"{len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+
+
+def test_only_the_nearest_of_many_names_are_listed() -> None:
+    sentence = known_names("name7", [f"name{index}" for index in range(100)])
+    assert sentence.startswith("Known: name7, ")
+    assert sentence.endswith(" and 70 more.")
 
 
 @given(asked=st.text(max_size=6), names=NAMES)
