@@ -7,7 +7,9 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint types wheel clean
 
 demo: $(INSTALLED)
+	@echo "--- A catalogue module. README.md says how to read the verdict."
 	$(BIN)/deploy-attn export cbam --fp16 -o build/demo/cbam --force
+	@echo "--- A network with CBAM, trained now on real images of digits."
 	$(BIN)/python examples/digits/run.py --output build/demo/digits
 
 test: $(INSTALLED)
@@ -31,5 +33,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "deploy-attn needs Python 3.10 or newer; run make with PYTHON=/path/to/python3.1x" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV), torch among it: a minute or more ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
 	@touch $@

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -24,6 +25,19 @@ _STDERR = 2
 _USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+ModuleOptions = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the module; repeatable.")
+]
+InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Parity input: .png, .jpg, .npy.")]
+
+
+class Report(Protocol):
+    """What a command's public function returns."""
+
+    @property
+    def passed(self) -> bool: ...
+
+    def as_dict(self) -> dict[str, Any]: ...
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -33,9 +47,9 @@ def run(arguments: Sequence[str]) -> int:
         code = app(list(arguments), standalone_mode=False)
         return code if isinstance(code, int) else 0
     except _USAGE_ERROR as error:
-        command = " ".join(argument for argument in arguments[:1] if argument in COMMANDS)
-        hint = f"`{' '.join(['deploy-attn', *command.split(), '--help'])}` shows what is possible."
-        return _refuse(f"{error.format_message()} {hint}", 2, "--json" in arguments)
+        words = ["deploy-attn", *(argument for argument in arguments[:1] if argument in COMMANDS), "--help"]
+        hint = f"`{' '.join(words)}` shows what is possible."
+        return _refuse(f"{error.format_message().rstrip('.')}. {hint}", 2, "--json" in arguments)
     except typer.Abort:
         return _refuse("Interrupted.", 128 + signal.SIGINT, "--json" in arguments)
     except SystemExit as leaving:
@@ -57,21 +71,19 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
     channels: Annotated[int | None, typer.Option(min=1, help="Channels of a map of the default size.")] = None,
     shape: Annotated[str | None, typer.Option(metavar="BxCxHxW", help="Shape of the input.")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the typed FP16 graph and its plan as well.")] = False,
-    target: Annotated[str, typer.Option(help="Where it goes: onnxruntime-cpu, jetson-nano.")] = "onnxruntime-cpu",
+    target: Annotated[
+        str, typer.Option(help="Where it goes, as jetson-nano; a wrong name lists all.")
+    ] = "onnxruntime-cpu",
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch axis open.")] = False,
-    options: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the module; repeatable.")
-    ] = None,
+    options: ModuleOptions = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .pt, .pth or .safetensors.")] = None,
-    input_file: Annotated[
-        Path | None, typer.Option("--input", metavar="FILE", help="Parity input: .png, .jpg, .npy.")
-    ] = None,
+    input_file: InputFile = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For weights and inputs that no file gives.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The artifact's folder; out/NAME.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    def job() -> tuple[dict[str, Any], bool, Callable[[], None]]:
+    def job() -> Report:
         from deploy_attn.exporting import export_artifact
         from deploy_attn.request import ExportRequest
         from deploy_attn.sources import parse_shape
@@ -90,16 +102,9 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
             output=output,
             force=force,
         )
-        report = export_artifact(request)
+        return export_artifact(request)
 
-        def show() -> None:
-            from deploy_attn.presentation import show_export
-
-            show_export(report)
-
-        return report.as_dict(), report.passed, show
-
-    _finish(job, as_json)
+    _finish(job, "show_export", as_json)
 
 
 @app.command("verify", help=COMMANDS["verify"])
@@ -108,52 +113,38 @@ def verify_artifact(
     engine: Annotated[str, typer.Option(help="The engine to run it in.")] = "onnxruntime",
     as_json: AsJson = False,
 ) -> None:
-    def job() -> tuple[dict[str, Any], bool, Callable[[], None]]:
+    def job() -> Report:
         from deploy_attn.engines.parity import verify
 
-        verdict = verify(folder, engine)
+        return verify(folder, engine)
 
-        def show() -> None:
-            from deploy_attn.presentation import show_verdict
-
-            show_verdict(verdict)
-
-        return verdict.as_dict(), verdict.passed, show
-
-    _finish(job, as_json)
+    _finish(job, "show_verdict", as_json)
 
 
 @app.command("doctor", help=COMMANDS["doctor"])
 def doctor(as_json: AsJson = False) -> None:
-    def job() -> tuple[dict[str, Any], bool, Callable[[], None]]:
-        from deploy_attn.doctor import examine
+    from deploy_attn.doctor import examine
 
-        report = examine()
-
-        def show() -> None:
-            from deploy_attn.presentation import show_doctor
-
-            show_doctor(report)
-
-        return report.as_dict(), report.healthy, show
-
-    _finish(job, as_json)
+    _finish(examine, "show_doctor", as_json)
 
 
-def _finish(job: Callable[[], tuple[dict[str, Any], bool, Callable[[], None]]], as_json: bool) -> None:
-    """Runs a job, prints its result as a document or for a person, and exits with its verdict."""
+def _finish(job: Callable[[], Report], show: str, as_json: bool) -> None:
+    """Runs a job, prints its report as a document or for a person, and exits with its verdict.
+
+    `show` names the function of `presentation` for a person; rich is not loaded for --json.
+    """
     try:
         with _stdout_kept_clean(as_json):
-            document, passed, show = job()
+            report = job()
     except DeployAttnError as error:
         raise typer.Exit(_refuse(str(error), error.exit_code, as_json)) from None
     except MemoryError as error:
         raise typer.Exit(_refuse(f"Not enough memory: {error}. Choose a smaller --shape.", 2, as_json)) from None
     if as_json:
-        print(json.dumps(document, indent=2, allow_nan=False))
+        print(json.dumps(report.as_dict(), indent=2, allow_nan=False))
     else:
-        show()
-    raise typer.Exit(0 if passed else 1)
+        getattr(importlib.import_module("deploy_attn.presentation"), show)(report)
+    raise typer.Exit(0 if report.passed else 1)
 
 
 def _refuse(message: str, exit_code: int, as_json: bool) -> int:

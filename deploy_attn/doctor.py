@@ -41,12 +41,12 @@ class DoctorReport:
     problems: tuple[str, ...]
 
     @property
-    def healthy(self) -> bool:
+    def passed(self) -> bool:
         """The main job, export and verify on the CPU, can run and nothing is broken."""
         return not self.problems and not self.jobs[0].missing and not self.jobs[1].missing
 
     def as_dict(self) -> dict[str, Any]:
-        return {"healthy": self.healthy, **asdict(self)}
+        return {"healthy": self.passed, **asdict(self)}
 
 
 def examine() -> DoctorReport:

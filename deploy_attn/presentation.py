@@ -25,7 +25,7 @@ def show_export(report: ExportReport) -> None:
     """What was replaced under which proof, the plan, the verdict, and where it all lies."""
     console = _console()
     manifest = report.manifest
-    shape = "x".join(str(extent) for extent in manifest["input"]["shape"])
+    shape = "x".join("B" if extent == "batch" else str(extent) for extent in manifest["input"]["shape"])
     console.print(
         f"[bold]{escape(manifest['name'])}[/bold]  {shape}  -> {manifest['target']}, "
         f"opset {manifest['opset']}, IR {manifest['ir_version']}"

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy_attn.jetson.errors import BadRequest
-from deploy_attn.sources import Shape, checked_shape
+from deploy_attn.modules.catalogue import Shape
+from deploy_attn.sources import checked_shape
 
 DEFAULT_TARGET = "onnxruntime-cpu"
 
@@ -56,6 +57,6 @@ class ExportRequest:
             if value is not None:
                 object.__setattr__(self, name, Path(value))
         if self.shape is not None:
-            checked_shape(tuple(self.shape))
+            object.__setattr__(self, "shape", checked_shape(tuple(self.shape)))
         if not 0 <= self.seed < 2**32:
             raise BadRequest(f"A seed is a number from 0 to {2**32 - 1}, got {self.seed}.")

@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 from deploy_attn.jetson.artifact import file_sha256
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.suggest import known_names
-from deploy_attn.modules.catalogue import OptionValue, entry
-from deploy_attn.modules.settings import check_settings, settings
+from deploy_attn.modules.catalogue import Shape
+from deploy_attn.modules.settings import settings
 
 if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_CHANNELS = 64
 DEFAULT_SIZE = (56, 56)
-
-Shape = tuple[int, int, int, int]
 
 _SHAPE_WANTED = "It takes four numbers of at least 1, BxCxHxW, as in 1x64x56x56."
 _MOST_VALUES = 2**31 // 4  # of 4 bytes each: what one ONNX or npz entry can surely hold
@@ -95,20 +93,17 @@ def find_source(name: str, shapes: ShapeRequest, options: Mapping[str, object]) 
 
 
 def _from_catalogue(name: str, shapes: ShapeRequest, options: Mapping[str, object]) -> Source:
-    found = entry(name)
     if "channels" in options:
         raise BadRequest("Channels are set with --channels or --shape, not with --set.")
     shape = _resolved_shape(shapes) or (1, shapes.channels or DEFAULT_CHANNELS, *DEFAULT_SIZE)
     values = settings(name, shape[1], options)
-    check_settings(found, {**values, "height": shape[2], "width": shape[3]})
 
     def build() -> nn.Module:
         from deploy_attn.modules.create import create
 
         return create(name, **values)
 
-    given: dict[str, OptionValue] = dict(values)
-    return Source(name, shape, build, {"kind": "catalogue", "name": name, "options": given})
+    return Source(name, shape, build, {"kind": "catalogue", "name": name, "options": values})
 
 
 def _from_factory(name: str, shapes: ShapeRequest, options: Mapping[str, object]) -> Source:

@@ -68,10 +68,18 @@ class Certificate:
         }
 
 
-def certify(
+@dataclass(frozen=True)
+class Proof:
+    """An export form, and the certificate of this very instance."""
+
+    form: nn.Module
+    certificate: Certificate
+
+
+def prove(
     reference: ReferenceForm, shape: Shape, engine: str = "cpu", observed: Mapping[str, Tensor] | None = None
-) -> Certificate:
-    """Tries a reference form against its export form, both in float64.
+) -> Proof:
+    """Builds the export form of a reference form and tries the two against each other, in float64.
 
     Input classes: normal, a large range, a mean far from zero, constant,
     negative, zeros, at batch 1 and at a larger one, on maps of the size asked
@@ -84,17 +92,28 @@ def certify(
         observed: named activations of `b c h w` that reach the module in its network.
     """
     form = reference.export_form(shape, engine).eval()
-    trials = [_trial(name, reference, form, x) for name, x in _classes(shape).items()]
-    trials += [_trial(name, reference, form, x) for name, x in (observed or {}).items()]
+    inputs = {**_classes(shape), **(observed or {})}
+    trials = [compare_modules(name, reference, form, x) for name, x in inputs.items()]
     other: Shape = (1, shape[1], shape[2] + 2, shape[3] + 3)
     other_form = reference.export_form(other, engine).eval()
-    trials.append(_trial("normal, another size", reference, other_form, _normal(other)))
-    return Certificate(type(reference).__name__, type(form).__name__, tuple(trials))
+    trials.append(compare_modules("normal, another size", reference, other_form, _normal(other)))
+    return Proof(form, Certificate(type(reference).__name__, type(form).__name__, tuple(trials)))
 
 
 def compare_modules(name: str, reference: nn.Module, replacement: nn.Module, x: Tensor) -> Trial:
     """One trial of two networks on one input, float64; several outputs are compared as one."""
-    return _trial(name, reference, replacement, x)
+    import torch
+
+    from deploy_attn.export.onnx_from_module import output_tensors
+
+    with torch.inference_mode():
+        wanted = output_tensors(reference(x.clone()))
+        error = _distance(output_tensors(replacement(x.clone())), wanted)
+        bound = BOUND
+        if error > BOUND:
+            moved = _SENSITIVITY_FACTOR * _distance(output_tensors(reference(_last_bit_changed(x))), wanted)
+            bound = min(max(BOUND, moved), _SENSITIVITY_CEILING)
+    return Trial(name, tuple(x.shape), error, bound)
 
 
 def _classes(shape: Shape) -> dict[str, Tensor]:
@@ -119,21 +138,6 @@ def _normal(shape: Shape) -> Tensor:
 
     generator = torch.Generator().manual_seed(_SEED)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def _trial(name: str, reference: nn.Module, form: nn.Module, x: Tensor) -> Trial:
-    import torch
-
-    from deploy_attn.export.onnx_from_module import output_tensors
-
-    with torch.inference_mode():
-        wanted = output_tensors(reference(x.clone()))
-        error = _distance(output_tensors(form(x.clone())), wanted)
-        bound = BOUND
-        if error > BOUND:
-            moved = _SENSITIVITY_FACTOR * _distance(output_tensors(reference(_last_bit_changed(x))), wanted)
-            bound = min(max(BOUND, moved), _SENSITIVITY_CEILING)
-    return Trial(name, tuple(x.shape), error, bound)
 
 
 def _distance(got: list[Tensor], wanted: list[Tensor]) -> float:

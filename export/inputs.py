@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from deploy_attn.modules.catalogue import Shape
+
     FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-    Shape = tuple[int, int, int, int]
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PROJECTION_SEED = 0

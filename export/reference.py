@@ -27,7 +27,7 @@ def check_network(network: nn.Module, x: np.ndarray[Any, Any]) -> None:
     """
     import torch
 
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():  # not inference_mode: weights made here are used in other modes later
         first, second = (output_tensors(network(torch.from_numpy(x).clone())) for _ in range(2))
     if any(tensor.numel() == 0 for tensor in first):
         raise BadRequest("The network returns an empty tensor: there is nothing to compare. Return others.")

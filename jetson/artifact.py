@@ -20,7 +20,7 @@ SELF_HASH = "manifest_sha256"
 _UNREADABLE = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipfile, zlib.error)
 
 
-class Case(object):
+class Case:
     """One parity case: named inputs and the outputs expected of them."""
 
     def __init__(self, name: str, inputs: Dict[str, np.ndarray], outputs: Dict[str, np.ndarray]) -> None:
@@ -29,7 +29,7 @@ class Case(object):
         self.outputs = outputs
 
 
-class Artifact(object):
+class Artifact:
     """A verified view of an artifact folder; made by `open_artifact`."""
 
     def __init__(self, path: str, manifest: Dict[str, Any]) -> None:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from deploy_attn.engines.target import FAMILIES
 from deploy_attn.jetson.errors import BadRequest
-
-Shape = tuple[int, int, int, int]
+from deploy_attn.modules.catalogue import Shape as Shape
 
 
 class ReferenceForm(nn.Module, abc.ABC):
@@ -40,8 +40,9 @@ class ReferenceForm(nn.Module, abc.ABC):
 
 def check_request(form: ReferenceForm, input_shape: Shape, channels: int | None, engine: str) -> None:
     """Raises BadRequest for a family or a shape that no form can be built for."""
-    if engine not in ("cpu", "gpu"):
-        raise BadRequest(f"Unknown engine family {engine!r} for {form.catalogue_name}. Known: cpu, gpu.")
+    if engine not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise BadRequest(f"Unknown engine family {engine!r} for {form.catalogue_name}. Known: {known}.")
     if len(input_shape) != 4 or min(input_shape) < 1:
         raise BadRequest(f"{form.catalogue_name} takes maps of shape BxCxHxW, got {tuple(input_shape)}.")
     if channels is not None and input_shape[1] != channels:

@@ -14,6 +14,7 @@ from deploy_attn.jetson.suggest import known_names
 
 OptionValue = bool | int | float | str
 Settings = Mapping[str, OptionValue]
+Shape = tuple[int, int, int, int]  # b c h w
 
 
 class Option(NamedTuple):
@@ -28,7 +29,7 @@ class Option(NamedTuple):
 
 
 class Constraint(NamedTuple):
-    """What must hold between channels, height, width and the options."""
+    """What must hold between the channels and the options."""
 
     text: str
     holds: Callable[[Settings], bool]
@@ -76,7 +77,7 @@ def entry(name: str) -> Entry:
 
 
 _REDUCTION = Option("reduction", 16, "the hidden layer has channels // reduction units", minimum=1)
-_HAS_HIDDEN_UNIT = Constraint("channels >= reduction", lambda s: s["channels"] >= s["reduction"])  # type: ignore[operator]
+_HAS_HIDDEN_UNIT = Constraint("channels >= reduction", lambda s: int(s["channels"]) >= int(s["reduction"]))
 _ODD_KERNEL = Constraint("an odd kernel_size", lambda s: int(s["kernel_size"]) % 2 == 1)
 _ANY_SHAPE = Constraint("channels >= 1", lambda s: int(s["channels"]) >= 1)
 

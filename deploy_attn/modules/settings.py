@@ -32,18 +32,13 @@ def settings(name: str, channels: int, options: Mapping[str, object]) -> dict[st
             raise BadRequest(f"Option {option_name} of {name} is given twice, once as {given!r}. Give it once.")
         given_names.add(option_name)
         values[option_name] = _typed(name, known[option_name], value)
-    check_settings(found, values)
+    _check(found, values)
     return values
 
 
-def check_settings(found: Entry, values: Settings) -> None:
-    """Raises BadRequest where a constraint fails; one that needs H or W waits until both are given."""
+def _check(found: Entry, values: Settings) -> None:
     for constraint in found.constraints:
-        try:
-            holds = constraint.holds(values)
-        except KeyError:
-            continue
-        if not holds:
+        if not constraint.holds(values):
             given = ", ".join(f"{key}={value}" for key, value in values.items())
             raise BadRequest(
                 f"{found.name} cannot be built with {given}: it needs {constraint.text}. {_options_line(found)}"

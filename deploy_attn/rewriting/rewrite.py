@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deploy_attn.export.certificate import Certificate, Trial, certify, compare_modules
+from deploy_attn.export.certificate import Certificate, Trial, compare_modules, prove
 from deploy_attn.jetson.errors import DeployAttnError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from deploy_attn.modules.base import ReferenceForm, Shape
+    from deploy_attn.modules.base import ReferenceForm
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ def _places(network: nn.Module) -> dict[ReferenceForm, tuple[str, ...]]:
     return places
 
 
-def _observe(network: nn.Module, modules: list[ReferenceForm], x: Tensor) -> dict[ReferenceForm, list[Tensor]]:
+def _observe(network: nn.Module, modules: list[ReferenceForm], x: Tensor) -> dict[nn.Module, list[Tensor]]:
     """What each module is fed when the network runs once."""
     import torch
 
-    seen: dict[ReferenceForm, list[Tensor]] = {module: [] for module in modules}
+    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
 
     def note(module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         given = arguments[0] if arguments else named["x"]
-        seen[module].append(given.detach().clone())  # type: ignore[index]
+        seen[module].append(given.detach().clone())
 
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     try:
@@ -133,13 +133,14 @@ def _proven_form(
     if len(shapes) > 1:
         reason = f"it is called with maps of several sizes: {sorted(shapes)}"
         return Finding(paths, name, False, reason, None), None
-    shape: Shape = tuple(inputs[0].shape)  # type: ignore[assignment]
-    observed: Mapping[str, Tensor] = {f"the network's own, call {i}": x for i, x in enumerate(inputs)}
-    certificate = certify(module, shape, engine, observed)
-    if not certificate.proven:
-        reason = f"not proven: worst error {certificate.worst_error:.1e}"
-        return Finding(paths, name, False, reason, certificate), None
-    return Finding(paths, name, True, None, certificate), module.export_form(shape, engine).eval()
+    batch, channels, height, width = inputs[0].shape
+    shape = (batch, channels, height, width)
+    observed = {f"the network's own, call {i}": x for i, x in enumerate(inputs)}
+    proof = prove(module, shape, engine, observed)
+    if not proof.certificate.proven:
+        reason = f"not proven: worst error {proof.certificate.worst_error:.1e}"
+        return Finding(paths, name, False, reason, proof.certificate), None
+    return Finding(paths, name, True, None, proof.certificate), proof.form
 
 
 def _swapped(

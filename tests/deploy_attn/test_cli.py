@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import signal
@@ -454,6 +455,13 @@ def test_the_overview_names_the_commands_that_there_are(cli: Cli) -> None:
     for command in COMMANDS:
         assert f"\n  {command} " in cli("--help").stdout
         assert cli(command, "--help").exit_code == 0
+
+
+def test_the_commands_default_target_is_the_apis() -> None:
+    from deploy_attn.commands import export
+    from deploy_attn.request import DEFAULT_TARGET
+
+    assert inspect.signature(export).parameters["target"].default == DEFAULT_TARGET
 
 
 def test_list_is_the_same_through_the_parser(cli: Cli) -> None:

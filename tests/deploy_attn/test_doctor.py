@@ -46,7 +46,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("torch", "onnxruntime") else "1.0")
     report = examine()
-    assert not report.healthy
+    assert not report.passed
     missing = {job.name: " ".join(job.missing) for job in report.jobs}
     assert "pip install torch" in missing["export to ONNX, verified on the CPU"]
 
@@ -55,4 +55,4 @@ def test_a_runtime_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     report = examine()
     assert any("does not load" in problem for problem in report.problems)
-    assert not report.healthy
+    assert not report.passed

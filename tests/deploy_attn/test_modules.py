@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,12 @@ def test_create_says_what_is_wrong(arguments: dict[str, object], words: list[str
         create(str(rest.pop("name")), **rest)
     for word in words:
         assert word in str(refused.value)
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    found = doctest.testmod(sys.modules["deploy_attn.modules.create"])
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_the_sources_own_argument_names_are_taken() -> None:
