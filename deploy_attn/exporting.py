@@ -153,7 +153,7 @@ def _its_own_errors(source: Source, what: str) -> Iterator[None]:
         yield
     except DeployAttnError:
         raise
-    except Exception as error:
+    except Exception as error:  # a network may raise anything
         raise BadRequest(
             f"{source.name} {what} on an input of {'x'.join(map(str, source.shape))}:\n"
             f"{own_traceback(error, source.file)}"

@@ -80,7 +80,7 @@ def _verdict(artifact: Artifact, engine: str, runner: type[Runner]) -> Verdict:
             ways = list(_ways_to_run(artifact, graph))
         except DeployAttnError:
             raise
-        except Exception as error:
+        except Exception as error:  # protobuf and shape inference raise many types; each is a finding
             checks.append(_unreadable(graph, _tolerance(artifact, graph["precision"]), error))
             continue
         for bracket, precision, model in ways:
@@ -137,7 +137,7 @@ def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: Mapping[st
                 for name in case.outputs:
                     own_error = own_errors.get(case.name, {}).get(name, 0.0)
                     checks.append(_compared(_fitted(blank, own_error), case, name, outputs))
-    except Exception as error:
+    except Exception as error:  # whatever the engine throws is the finding
         refused = f"the engine refused the graph: {first_line(error)}"
         return [replace(blank, case="all", output="all", error=refused)]
     return checks

@@ -90,7 +90,7 @@ def _read_pytorch(file: Path) -> dict[str, Tensor]:
             f"--checkpoint {file} was refused: it holds more than tensors, and loading it could run code "
             f"(it names {_refused_global(str(error))}). Save only the state_dict: torch.save(model.state_dict(), ...)."
         ) from error
-    except Exception as error:
+    except Exception as error:  # a broken file makes torch raise many types
         raise BadRequest(f"--checkpoint {file} cannot be read as a PyTorch file: {first_line(error)}.") from error
     return _unwrapped(file, content)
 

@@ -75,7 +75,7 @@ def _traced(module: nn.Module, x: Tensor, request: GraphRequest, names: list[str
                 output_names=names,
                 dynamic_axes={name: {0: BATCH} for name in (INPUT, *names)} if request.dynamic_batch else None,
             )
-        except Exception as error:
+        except Exception as error:  # the exporter raises many types
             raise BadRequest(
                 f"The exporter refuses this network: {error}\nReplace the operation it names, or export a part."
             ) from error

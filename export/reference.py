@@ -38,7 +38,7 @@ def check_network(network: nn.Module, x: np.ndarray[Any, Any]) -> None:
         )
     try:
         copy.deepcopy(network)
-    except Exception as error:
+    except Exception as error:  # __deepcopy__ may raise anything
         raise BadRequest(
             f"The network cannot be copied, and an export works on copies: {first_line(error)}. "
             "Build it without what its error names."

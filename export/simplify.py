@@ -57,7 +57,7 @@ def simplify(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], 
     try:
         candidate, _ = onnxsim.simplify(model, check_n=0)
         candidate = checked(candidate, request)
-    except Exception as error:
+    except Exception as error:  # whatever it throws, the graph before it stands
         return Simplified(model, f"rolled back: {first_line(error)}")
     problem = _interface_change(model, candidate) or _difference(model, candidate, feeds)
     if problem:
@@ -86,7 +86,7 @@ def _difference(
             got = run.infer(feeds)
     except DeployAttnError:
         raise
-    except Exception as error:
+    except Exception as error:  # onnxruntime's errors have no base class of their own
         return f"onnxruntime refuses its graph: {first_line(error)}"
     for name, expected in wanted.items():
         if got[name].shape != expected.shape:

@@ -84,7 +84,7 @@ def rewrite(model: nn.Module, example: Tensor, engine: str = "cpu") -> Rewrite:
     hint = "though each replacement was proven. Does its forward read the attributes of a replaced module?"
     try:
         whole = compare_modules("the whole network", reference, rewritten, example.double())
-    except Exception as error:
+    except Exception as error:  # a network may raise anything
         found = f"raises {type(error).__name__}: {first_line(error)}"
         raise DeployAttnError(f"With its attention replaced the network {found}, {hint}") from error
     if not whole.passed:

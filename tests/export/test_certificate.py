@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import deploy_attn
 from deploy_attn.export.certificate import BOUND, Certificate, Trial, compare_modules, prove
 from deploy_attn.modules.base import ReferenceForm, Shape
+from tests.export.networks import Returns
 
 SHAPE: Shape = (1, 16, 7, 9)
 EVERY_CLASS = frozenset(
@@ -37,17 +38,6 @@ def certify(
     return prove(reference, shape, engine, observed).certificate
 
 
-class _Function(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 class _Claimed(ReferenceForm):
     """Computes one function and claims that another, which may know the form's shape, is its export form."""
 
@@ -62,7 +52,7 @@ class _Claimed(ReferenceForm):
         return self.function(x)
 
     def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
-        return _Function(lambda x: self.claim(x, input_shape))
+        return Returns(lambda x: self.claim(x, input_shape))
 
 
 def _doubled(x: Tensor) -> Tensor:
@@ -225,7 +215,7 @@ def test_a_trial_passes_up_to_its_bound(error: float, bound: float, passed: bool
 def test_the_dictionary_names_both_forms_and_every_trial() -> None:
     certificate = _certified(lambda x, _: 2 * x * (1 + 1e-9))
     written = certificate.as_dict()
-    assert (written["subject"], written["replacement"], written["proven"]) == ("_Claimed", "_Function", False)
+    assert (written["subject"], written["replacement"], written["proven"]) == ("_Claimed", "Returns", False)
     assert written["worst_error"] == certificate.worst_error
     assert {trial["inputs"]: trial["passed"] for trial in written["trials"]} == {
         name: name == "zeros" for name in EVERY_CLASS
@@ -244,17 +234,6 @@ def test_the_dictionary_is_strict_json(claim: Callable[[Tensor, Shape], Tensor])
     json.dumps(_certified(claim).as_dict(), allow_nan=False)
 
 
-class _Returns(nn.Module):
-    """A network that returns whatever a function makes."""
-
-    def __init__(self, function: Callable[[Tensor], object]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> object:
-        return self.function(x)
-
-
 @pytest.mark.parametrize(
     ("reference", "replacement", "passed"),
     [
@@ -271,4 +250,4 @@ def test_whole_networks_are_compared_output_by_output(
     reference: Callable[[Tensor], object], replacement: Callable[[Tensor], object], passed: bool
 ) -> None:
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    assert compare_modules("whole", _Returns(reference), _Returns(replacement), x).passed is passed
+    assert compare_modules("whole", Returns(reference), Returns(replacement), x).passed is passed

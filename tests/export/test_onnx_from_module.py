@@ -20,6 +20,7 @@ from deploy_attn.export.onnx_from_module import (
     output_tensors,
 )
 from deploy_attn.jetson.errors import DeployAttnError
+from tests.export.networks import Returns
 
 
 class _Gate(nn.Module):
@@ -39,17 +40,6 @@ class _Network(nn.Module):
         x = self.stage(self.stem(x))
         result: Tensor = 2 * self.stage(x) + 1
         return result
-
-
-class _Returns(nn.Module):
-    """A network that returns whatever a function makes."""
-
-    def __init__(self, function: Callable[[Tensor], object]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> object:
-        return self.function(x)
 
 
 class _WithTable(nn.Module):
@@ -124,7 +114,7 @@ def test_one_output_is_named_output() -> None:
 
 @pytest.mark.parametrize("kind", [tuple, list])
 def test_several_outputs_are_numbered_in_order(kind: Callable[[object], object]) -> None:
-    model = _exported(_Returns(lambda x: kind([x.relu(), x.mean(1), x.flatten(1)])))
+    model = _exported(Returns(lambda x: kind([x.relu(), x.mean(1), x.flatten(1)])))
     assert [value.name for value in model.graph.output] == ["output_0", "output_1", "output_2"]
     with OnnxRuntimeRunner(model.SerializeToString()) as run:
         got = run.infer({"input": _x().numpy()})
@@ -141,7 +131,7 @@ def test_several_outputs_are_numbered_in_order(kind: Callable[[object], object])
     ],
 )
 def test_odd_outputs_keep_their_names(function: Callable[[Tensor], object]) -> None:
-    assert [value.name for value in _exported(_Returns(function)).graph.output] == ["output_0", "output_1"]
+    assert [value.name for value in _exported(Returns(function)).graph.output] == ["output_0", "output_1"]
 
 
 def test_a_constant_output_keeps_its_name_and_value() -> None:
@@ -162,7 +152,7 @@ def test_a_constant_output_keeps_its_name_and_value() -> None:
 )
 def test_results_that_are_no_tensors_are_refused(function: Callable[[Tensor], object]) -> None:
     with pytest.raises(DeployAttnError, match=r"returns (dict|tuple); it must return a tensor"):
-        _exported(_Returns(function))
+        _exported(Returns(function))
 
 
 @pytest.mark.parametrize(("count", "names"), [(1, ["output"]), (2, ["output_0", "output_1"])])
@@ -177,13 +167,13 @@ def test_output_tensors_are_those_of_the_result() -> None:
 
 
 def test_every_axis_of_a_static_graph_is_a_number() -> None:
-    graph = _exported(_Returns(lambda x: (x.relu(), x.mean((2, 3))))).graph
+    graph = _exported(Returns(lambda x: (x.relu(), x.mean((2, 3))))).graph
     assert _axes(graph.input[0]) == [2, 3, 6, 5]
     assert [_axes(value) for value in graph.output] == [[2, 3, 6, 5], [2, 3]]
 
 
 def test_an_open_batch_is_axis_0_of_every_end_and_the_rest_is_fixed() -> None:
-    model = _exported(_Returns(lambda x: (x.relu(), x.flatten(2).mean(2))), dynamic_batch=True)
+    model = _exported(Returns(lambda x: (x.relu(), x.flatten(2).mean(2))), dynamic_batch=True)
     assert _axes(model.graph.input[0]) == ["batch", 3, 6, 5]
     assert [_axes(value) for value in model.graph.output] == [["batch", 3, 6, 5], ["batch", 3]]
     with OnnxRuntimeRunner(model.SerializeToString()) as run:
@@ -222,7 +212,7 @@ def test_names_that_the_exporter_leaves_empty_or_equal_are_made_unique(names: tu
 )
 @pytest.mark.parametrize("opset", [13, 17])
 def test_no_constant_node_is_left(function: Callable[[Tensor], Tensor], opset: int) -> None:
-    model = _exported(_Returns(function), opset, {13: 7, 17: 8}[opset])
+    model = _exported(Returns(function), opset, {13: 7, 17: 8}[opset])
     assert "Constant" not in {node.op_type for node in model.graph.node}
     with OnnxRuntimeRunner(model.SerializeToString()) as run:
         got = run.infer({"input": _x().numpy()})["output"]
@@ -231,12 +221,12 @@ def test_no_constant_node_is_left(function: Callable[[Tensor], Tensor], opset: i
 
 def test_an_operator_that_the_exporter_refuses_is_named() -> None:
     with pytest.raises(DeployAttnError, match="linalg_svd"):
-        _exported(_Returns(lambda x: torch.linalg.svd(x)[1]))
+        _exported(Returns(lambda x: torch.linalg.svd(x)[1]))
 
 
 def test_a_refusal_leaves_stdout_to_the_caller(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DeployAttnError):
-        _exported(_Returns(lambda x: torch.linalg.svd(x)[1]))
+        _exported(Returns(lambda x: torch.linalg.svd(x)[1]))
     assert capfd.readouterr().out == ""
 
 
@@ -246,7 +236,7 @@ def _frozen_branch(x: Tensor) -> Tensor:
 
 def test_a_branch_that_the_trace_freezes_is_warned_of() -> None:
     with pytest.warns(torch.jit.TracerWarning, match="Python boolean"):  # type: ignore[attr-defined]
-        _exported(_Returns(_frozen_branch))
+        _exported(Returns(_frozen_branch))
 
 
 class _Attention(nn.Module):

@@ -16,19 +16,9 @@ from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.reference import fp32_errors, npz_from_cases, reference_cases
 from deploy_attn.jetson.artifact import Case
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+from tests.export.networks import Returns
 
 Array = np.ndarray[Any, Any]
-
-
-class _Returns(nn.Module):
-    """A network that returns whatever a function makes."""
-
-    def __init__(self, function: Callable[[Tensor], object]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> object:
-        return self.function(x)
 
 
 class _Weighted(nn.Module):
@@ -57,7 +47,7 @@ def _infinite_in_fp32(x: Tensor) -> Tensor:
 
 
 def test_outputs_are_computed_in_float64_and_stored_as_float32() -> None:
-    (case,) = reference_cases(_Returns(_cancels), {"normal": _x()})
+    (case,) = reference_cases(Returns(_cancels), {"normal": _x()})
     assert case.name == "normal"
     assert case.outputs["output"].dtype == np.float32
     np.testing.assert_allclose(case.outputs["output"], _x(), atol=1e-7)
@@ -78,7 +68,7 @@ def test_weights_are_widened_too_and_the_network_is_in_eval_mode_but_the_callers
 
 def test_every_input_is_a_case_in_order_and_is_kept_as_it_was() -> None:
     inputs = noise_inputs((1, 3, 4, 5), 1, far_mean=True)
-    cases = reference_cases(_Returns(lambda x: x.mul_(2)), inputs)
+    cases = reference_cases(Returns(lambda x: x.mul_(2)), inputs)
     assert [case.name for case in cases] == ["normal", "far_mean"]
     untouched = noise_inputs((1, 3, 4, 5), 1, far_mean=True)
     for case in cases:
@@ -87,7 +77,7 @@ def test_every_input_is_a_case_in_order_and_is_kept_as_it_was() -> None:
 
 
 def test_several_outputs_are_numbered() -> None:
-    (case,) = reference_cases(_Returns(lambda x: (x, x.mean(1), x.argmax(1))), {"normal": _x()})
+    (case,) = reference_cases(Returns(lambda x: (x, x.mean(1), x.argmax(1))), {"normal": _x()})
     assert list(case.outputs) == ["output_0", "output_1", "output_2"]
     np.testing.assert_array_equal(case.outputs["output_2"], _x().argmax(1))
 
@@ -105,7 +95,7 @@ def test_a_network_that_gives_no_numbers_is_refused_and_the_input_is_named(
     function: Callable[[Tensor], object],
 ) -> None:
     with pytest.raises(BadRequest, match=r"gives NaN, Inf or .* on the parity input 'noise'"):
-        reference_cases(_Returns(function), {"noise": _x()})
+        reference_cases(Returns(function), {"noise": _x()})
 
 
 def test_a_network_with_nan_weights_is_refused() -> None:
@@ -118,17 +108,17 @@ def test_a_network_with_nan_weights_is_refused() -> None:
 
 def test_only_the_input_that_overflows_is_named() -> None:
     with pytest.raises(BadRequest, match="'far'"):
-        reference_cases(_Returns(lambda x: torch.exp(x)), {"near": _x(), "far": _x() + np.float32(1000)})
+        reference_cases(Returns(lambda x: torch.exp(x)), {"near": _x(), "far": _x() + np.float32(1000)})
 
 
 @pytest.mark.parametrize("result", [None, {}, (), 1.0], ids=repr)
 def test_a_network_that_returns_no_tensors_is_refused(result: object) -> None:
     with pytest.raises(DeployAttnError, match="it must return a tensor"):
-        reference_cases(_Returns(lambda x: result), {"normal": _x()})
+        reference_cases(Returns(lambda x: result), {"normal": _x()})
 
 
 def test_the_error_of_fp32_is_the_networks_own() -> None:
-    network = _Returns(lambda x: (_cancels(x), x))
+    network = Returns(lambda x: (_cancels(x), x))
     errors = fp32_errors(network, reference_cases(network, {"normal": _x()}))
     assert set(errors) == {"normal"}
     assert errors["normal"]["output_0"] > 0.1
@@ -146,7 +136,7 @@ def test_the_error_of_fp32_of_a_catalogue_module_is_small_but_not_zero(name: str
 
 
 def test_an_error_of_fp32_that_is_no_number_is_left_out() -> None:
-    network = _Returns(lambda x: (_infinite_in_fp32(x), x))
+    network = Returns(lambda x: (_infinite_in_fp32(x), x))
     errors = fp32_errors(network, reference_cases(network, {"normal": _x()}))
     assert errors == {"normal": {"output_1": 0.0}}
 

@@ -1,0 +1,130 @@
+"""Networks of all kinds through the command line: exported and verified, or told why not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.deploy_attn.command_line import Cli, write_network
+
+
+def test_a_branch_that_the_trace_froze_fails_the_verdict(cli: Cli, in_folder: Path) -> None:
+    (in_folder / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x * 2 if x.sum() > 0 else x * 3\n"
+        "def build():\n"
+        "    return Net()\n",
+        encoding="utf-8",
+    )
+    with pytest.warns(torch.jit.TracerWarning):  # type: ignore[attr-defined]
+        done = cli("export", "net.py:build", "--shape", "1x3x8x8")
+    assert done.exit_code == 1
+    assert "FAIL" in done.stdout
+    assert "negated" in done.stdout
+
+
+def test_an_operator_that_no_exporter_knows_is_one_message(in_folder: Path) -> None:
+    """In a process of its own: what the exporter dumps bypasses Python's stdout."""
+    (in_folder / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return torch.linalg.qr(x)[0]\n"
+        "def build():\n"
+        "    return Net()\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "deploy_attn", "export", "net.py:build", "--shape", "1x3x8x8", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["exit_code"] == 2
+    assert done.stderr.startswith("deploy-attn: The exporter refuses this network: ")
+    assert len(done.stderr.splitlines()) < 10
+
+
+def test_a_standard_transformer_layer_is_exported(cli: Cli, in_folder: Path) -> None:
+    (in_folder / "net.py").write_text(
+        "import torch, deploy_attn\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.gate = deploy_attn.create('se', channels=16, reduction=4)\n"
+        "        self.layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)\n"
+        "    def forward(self, x):\n"
+        "        return self.layer(self.gate(x).flatten(2).transpose(1, 2))\n"
+        "def build():\n"
+        "    return Net()\n",
+        encoding="utf-8",
+    )
+    done = cli("export", "net.py:build", "--shape", "1x16x4x4", "--fp16")
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "replaced  se at gate" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("init", "forward"),
+    [
+        ("", "return self.gate(x=x)"),
+        ("", "return self.gate(x.mul_(2))"),
+        ("", "return self.gate(x).argmax(1)"),
+        ("", "return self.gate(x), torch.ones(3)"),
+        ("self.first = torch.nn.LazyConv2d(16, 1)", "return self.gate(self.first(x))"),
+        ("", "return self.gate(x).flatten(2).transpose(1, 2).sum(1)"),
+        ("", "return self.gate(x).double()"),
+    ],
+    ids=["keyword", "in-place", "integers", "constant-output", "lazy", "tokens", "double-output"],
+)
+@pytest.mark.parametrize("more", [[], ["--dynamic-batch"]], ids=["static", "dynamic-batch"])
+@pytest.mark.filterwarnings("ignore:ONNX Preprocess - Removing mutation:UserWarning")
+def test_unusual_networks_are_exported(cli: Cli, in_folder: Path, init: str, forward: str, more: list[str]) -> None:
+    write_network(in_folder, forward, init)
+    done = cli("export", "net.py:build", "--shape", "2x16x6x5", "--fp16", *more)
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "replaced  se at gate" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("init", "forward", "code", "words"),
+    [
+        ("", "return self.gate(x) + torch.rand_like(x)", 2, "two results for one input"),
+        ("", "return self.gate(x)[:, :0]", 2, "empty tensor"),
+        ("", "return self.gate(x) * self.gate.fc[0].weight.sum()", 1, "raises AttributeError"),
+        ("", "return torch.ones(2, 3)", 2, "do not depend on its input"),
+        (
+            "self.lock = __import__('threading').Lock()",
+            "return self.gate(x)",
+            2,
+            "cannot be copied",
+        ),
+        (
+            "self.table = [torch.ones(16, 1, 1, dtype=torch.float32)]",
+            "return torch.matmul(self.gate(x)[..., :1, :1], self.table[0][:1])",
+            2,
+            "not in float64",
+        ),
+    ],
+    ids=["random", "empty", "reads-attributes", "constant", "no-copy", "float32-only"],
+)
+def test_a_network_that_cannot_be_exported_is_told_why(
+    cli: Cli, in_folder: Path, init: str, forward: str, code: int, words: str
+) -> None:
+    write_network(in_folder, forward, init)
+    done = cli("export", "net.py:build", "--shape", "2x16x6x5", "--fp16")
+    assert done.exit_code == code, done.stdout + done.stderr
+    assert words in done.stderr
+    assert not (in_folder / "out").exists()
+
+
+def test_a_rank_that_hangs_on_the_batch_is_refused_for_an_open_one(cli: Cli, in_folder: Path) -> None:
+    write_network(in_folder, "return self.gate(x).squeeze(0)")
+    assert cli("export", "net.py:build", "--shape", "1x16x6x5", "-o", "a").exit_code == 0
+    done = cli("export", "net.py:build", "--shape", "2x16x6x5", "--dynamic-batch", "-o", "b")
+    assert done.exit_code == 2
+    assert "depends on the batch" in done.stderr
