@@ -103,3 +103,26 @@ class ReadsWeights(nn.Module):
 def test_a_network_that_differs_as_a_whole_is_refused() -> None:
     with pytest.raises(DeployAttnError, match="differs by"):
         rewrite(ReadsWeights(), torch.randn(1, 16, 5, 6))
+
+
+class Fickle(ReferenceForm):
+    """Its first two forms, for the size asked for and for another, are right; later ones are not."""
+
+    catalogue_name: ClassVar[str] = "fickle"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[nn.Module] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
+        self.made.append(nn.Identity() if len(self.made) < 2 else Doubling())
+        return self.made[-1]
+
+
+def test_the_form_that_was_proven_is_the_one_that_is_used() -> None:
+    result = rewrite(nn.Sequential(Fickle()), torch.randn(1, 4, 5, 6))
+    assert result.findings[0].replaced
+    assert isinstance(result.model.get_submodule("0"), nn.Identity)

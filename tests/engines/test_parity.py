@@ -20,6 +20,8 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from deploy_attn import ExportRequest, export_artifact
+from deploy_attn.engines import parity
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.engines.parity import verify
 from deploy_attn.engines.tolerance import TOLERANCES, fp32_tolerance
 from deploy_attn.engines.verdict import Check, Verdict
@@ -429,3 +431,23 @@ def test_no_error_of_a_module_lifts_the_ceiling_and_the_reason_does_not_say_so(o
     assert fitted.rms_relative == 1e-3
     assert fitted.worst_relative == pytest.approx(50 * 1e-3)
     assert "4 times that is allowed" not in fitted.reason
+
+
+def test_what_runs_are_the_bytes_that_were_hashed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what protobuf makes of them: a message may be written in many ways."""
+    model = onnx.load(folder / "model.onnx")
+    late = ModelProto(ir_version=model.ir_version).SerializeToString()
+    model.ClearField("ir_version")
+    content = model.SerializeToString() + late
+    assert onnx.load_from_string(content).SerializeToString() != content
+    (folder / "model.onnx").write_bytes(content)
+    seal(folder)
+    ran: list[bytes] = []
+
+    def recorded(model_bytes: bytes) -> OnnxRuntimeRunner:
+        ran.append(model_bytes)
+        return OnnxRuntimeRunner(model_bytes)
+
+    monkeypatch.setattr(parity, "runner_for", lambda engine: recorded)
+    assert verify(folder).passed
+    assert content in ran
