@@ -16,6 +16,12 @@ def test_the_nearest_name_comes_first(asked: str, nearest: str) -> None:
     assert known_names(asked, ["eca", "se", "cbam"]).startswith(f"Known: {nearest}, ")
 
 
+def test_swapped_letters_are_near() -> None:
+    names = ["se", "cbam", "cbam_residual", "eca", "eca_fixed", "s2"]
+    assert known_names("cmab", names).startswith("Known: cbam, ")
+    assert known_names("es", names).startswith("Known: se, ")
+
+
 def test_names_that_are_equally_near_are_in_alphabetical_order() -> None:
     assert known_names("zzz", ["se", "cbam", "eca"]) == "Known: cbam, eca, se."
 
