@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploy_attn.export.reshapes import freeze_reshapes
 from deploy_attn.export.stdout import stdout_to
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 INPUT = "input"
 OUTPUT = "output"
-BATCH = "batch"
+BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class GraphRequest:
     opset: int
     ir_version: int
     dynamic_batch: bool = False
+    dynamic_size: bool = False
+
+    @property
+    def open_axes(self) -> dict[int, str]:
+        """The input's axes that stay open, and their names."""
+        axes = {0: BATCH} if self.dynamic_batch else {}
+        return {**axes, 2: HEIGHT, 3: WIDTH} if self.dynamic_size else axes
 
 
 def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onnx.ModelProto:
@@ -50,7 +58,8 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
     _lift_constants(model.graph)
     _name_outputs(model.graph, names)
     _make_names_unique(model.graph)
-    _state_output_shapes(model.graph, [tuple(tensor.shape) for tensor in outputs])
+    freeze_reshapes(model)
+    _state_output_shapes(model, [tuple(tensor.shape) for tensor in outputs], request)
     return checked(model, request)
 
 
@@ -61,6 +70,8 @@ def _traced(module: nn.Module, x: Tensor, request: GraphRequest, names: list[str
     buffer = io.BytesIO()
     with warnings.catch_warnings(), _plain_attention(), stdout_to(os.devnull):
         warnings.simplefilter("ignore", DeprecationWarning)
+        # An instance norm takes its statistics from its input in training and in inference alike.
+        warnings.filterwarnings("ignore", message="ONNX export mode is set to .*'instance_norm' is set to train=True")
         # Warnings of what a trace may freeze are for the user, but not those about torch's own layers.
         tracer_warning = torch.jit.TracerWarning  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", category=tracer_warning, module=r"torch\.")
@@ -73,7 +84,7 @@ def _traced(module: nn.Module, x: Tensor, request: GraphRequest, names: list[str
                 opset_version=request.opset,
                 input_names=[INPUT],
                 output_names=names,
-                dynamic_axes={name: {0: BATCH} for name in (INPUT, *names)} if request.dynamic_batch else None,
+                dynamic_axes=_dynamic_axes(request, names),
             )
         except Exception as error:  # the exporter raises many types
             raise BadRequest(
@@ -83,6 +94,12 @@ def _traced(module: nn.Module, x: Tensor, request: GraphRequest, names: list[str
     if not model.graph.input:
         raise BadRequest("The network's outputs do not depend on its input: there is nothing to export.")
     return model
+
+
+def _dynamic_axes(request: GraphRequest, names: list[str]) -> dict[str, dict[int, str]]:
+    """Open axes by tensor; of an output only the batch is known to be open, the rest is inferred."""
+    batch = {0: BATCH} if request.dynamic_batch else {}
+    return {INPUT: request.open_axes, **{name: batch for name in names if batch}}
 
 
 def output_names(count: int) -> list[str]:
@@ -174,19 +191,40 @@ def _name_outputs(graph: onnx.GraphProto, names: list[str]) -> None:
             value.name = name
 
 
-def _state_output_shapes(graph: onnx.GraphProto, shapes: list[tuple[int, ...]]) -> None:
-    """Gives every output the extents that it had when it was traced; an open batch stays open."""
-    for value, shape in zip(graph.output, shapes):
-        dimensions = value.type.tensor_type.shape.dim
-        if len(dimensions) != len(shape):
+def _state_output_shapes(model: onnx.ModelProto, shapes: list[tuple[int, ...]], request: GraphRequest) -> None:
+    """Gives every output the extents that it had when it was traced; what may vary stays open, by its name."""
+    for value, shape in zip(model.graph.output, shapes):
+        if len(value.type.tensor_type.shape.dim) != len(shape):
             raise BadRequest(
                 f"The rank of {value.name!r} depends on the batch (is there a squeeze?), so the batch cannot be left "
                 "open. Export without --dynamic-batch, or keep the batch axis in the network."
             )
+    if request.dynamic_size:
+        _infer_output_shapes(model)
+        return
+    for value, shape in zip(model.graph.output, shapes):
         for index, extent in enumerate(shape):
-            if index == 0 and dimensions[0].dim_param == BATCH:
-                continue
-            dimensions[index].dim_value = extent
+            dimension = value.type.tensor_type.shape.dim[index]
+            if index > 0 or dimension.dim_param != BATCH:
+                dimension.dim_value = extent
+
+
+def _infer_output_shapes(model: onnx.ModelProto) -> None:
+    """The outputs' extents from the graph alone, in the input's names; the exporter makes up names of its own."""
+    import onnx
+
+    unstated = onnx.ModelProto()
+    unstated.CopyFrom(model)
+    for value in unstated.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(unstated, strict_mode=True, data_prop=True).graph.output
+    for value, found in zip(model.graph.output, inferred):
+        ranks = (len(found.type.tensor_type.shape.dim), len(value.type.tensor_type.shape.dim))
+        if ranks[0] == ranks[1]:
+            batch = value.type.tensor_type.shape.dim[0].dim_param
+            value.type.tensor_type.shape.CopyFrom(found.type.tensor_type.shape)
+            if batch == BATCH:
+                value.type.tensor_type.shape.dim[0].dim_param = BATCH
 
 
 def _make_names_unique(graph: onnx.GraphProto) -> None:
