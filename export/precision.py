@@ -42,7 +42,7 @@ _NORMS = frozenset(
 _EXPONENTIALS = frozenset(("Exp", "LogSoftmax", "ReduceLogSum", "ReduceLogSumExp", "Softmax"))
 _BOUNDED = frozenset(("Erf", "HardSigmoid", "Sigmoid", "Softmax", "Tanh"))
 _HEAVY = frozenset(("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"))
-_MOVES = frozenset(
+MOVES = frozenset(
     (
         "Concat",
         "DepthToSpace",
@@ -131,6 +131,17 @@ def plan_from_graph(model: onnx.ModelProto, ranges: Mapping[str, float]) -> Prec
     return PrecisionPlan(tuple(plans), dict(ranges), view.weights_below(FP16_SMALLEST_NORMAL))
 
 
+def plain_half_plan(model: onnx.ModelProto) -> PrecisionPlan:
+    """What `model.half()` does: FP16 wherever the operator has a form of it. To compare a plan with."""
+    view = GraphView(model)
+    nodes = [node for node in model.graph.node if view.makes_float(node)]
+    plans = [
+        NodePlan(node.name, node.op_type, "fp16" if view.can_be_half(node) else "fp32", "plain half", 0.0, None)
+        for node in nodes
+    ]
+    return PrecisionPlan(tuple(plans), {}, view.weights_below(FP16_SMALLEST_NORMAL))
+
+
 def _node_plan(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float], reason: str | None) -> NodePlan:
     largest = _largest(view, node, ranges)
     headroom = _headroom(largest)
@@ -179,7 +190,7 @@ def _widen_what_lies_between(view: GraphView, graph: onnx.GraphProto, reasons: d
         reasons[name] = "stands between FP32 tensors: casting there and back costs more than it saves"
     for node in graph.node:
         makers = view.makers(node)
-        if node.op_type in _MOVES and makers and all(maker.name in reasons for maker in makers):
+        if node.op_type in MOVES and makers and all(maker.name in reasons for maker in makers):
             reasons.setdefault(node.name, "moves what an FP32 node made")
 
 

@@ -1,0 +1,105 @@
+"""A precision plan held against measurement: what decides a gate goes back to FP32 until the graph holds.
+
+A softmax or a sigmoid turns an absolute error of its argument into a relative
+one of its result. An argument of 1000 that was rounded to FP16 anywhere on its
+way is half a unit off, which no range shows: nothing overflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
+from deploy_attn.engines.rounding import rounded_from_typed
+from deploy_attn.export.graph_view import GraphView
+from deploy_attn.export.precision import MOVES, PrecisionPlan
+from deploy_attn.export.typed import typed_from_plan
+from deploy_attn.jetson.metrics import Comparison, compare
+
+if TYPE_CHECKING:
+    import onnx
+
+    from deploy_attn.jetson.artifact import Case
+
+Comparisons = dict[str, dict[str, Comparison]]  # by case and output
+
+TARGET = 5e-3  # RMS relative, in both brackets
+_REACHES = (1, 2, 3)  # matrix products and convolutions back from the gate
+_SATURATING = frozenset(("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh"))
+_HARMLESS_ARGUMENT = 8.0  # rounded to FP16, an argument up to here is at most 0.004 off
+_ROUNDING_POINTS = frozenset(("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"))
+
+
+def refined_plan(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) -> PrecisionPlan:
+    """The plan, with more nodes in FP32 where that is what brings its graph within 5e-3 of the reference.
+
+    Both as the engine runs it and rounded at every FP16 node. Widened step by
+    step, from each gate's argument back over one, two and three matrix products.
+    A step that does not at least halve the error is not taken.
+    """
+    error = _worst_error(model, plan, cases)
+    view = GraphView(model)
+    for reach in _REACHES:
+        if error <= TARGET:
+            break
+        candidate = _widened(view, model.graph, plan, reach)
+        found = _worst_error(model, candidate, cases)
+        if found <= max(TARGET, error / 2):
+            plan, error = candidate, found
+    return plan
+
+
+def rounded_comparisons(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) -> Comparisons:
+    """How far a plan's graph is from the reference with a rounding at every FP16 node, by case and output."""
+    return _comparisons(rounded_from_typed(typed_from_plan(model, plan)), cases)
+
+
+def _comparisons(model: onnx.ModelProto, cases: Sequence[Case]) -> Comparisons:
+    found = {}
+    with OnnxRuntimeRunner(model.SerializeToString()) as run:
+        for case in cases:
+            outputs = run.infer(case.inputs)
+            found[case.name] = {name: compare(outputs[name], wanted) for name, wanted in case.outputs.items()}
+    return found
+
+
+def _worst_error(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) -> float:
+    """The largest RMS relative error in either bracket; infinite if anything is not finite."""
+    typed = typed_from_plan(model, plan)
+    brackets = [_comparisons(graph, cases) for graph in (typed, rounded_from_typed(typed))]
+    flat = [comparison for found in brackets for outputs in found.values() for comparison in outputs.values()]
+    return max((float("inf") if c.non_finite else c.rms_relative for c in flat), default=0.0)
+
+
+def _widened(view: GraphView, graph: onnx.GraphProto, plan: PrecisionPlan, reach: int) -> PrecisionPlan:
+    reasons: dict[str, str] = {}
+    for node in graph.node:
+        argument = plan.ranges.get(node.input[0], 0.0) if node.op_type in _SATURATING else 0.0
+        if argument > _HARMLESS_ARGUMENT:
+            reason = f"decides {node.name}, whose argument reaches {argument:.3g}: rounded, it moved the output"
+            reasons.update(dict.fromkeys(_deciding(view, node, reach), reason))
+    nodes = [
+        replace(node, precision="fp32", reason=reasons[node.node])
+        if node.precision == "fp16" and node.node in reasons
+        else node
+        for node in plan.nodes
+    ]
+    return replace(plan, nodes=tuple(nodes))
+
+
+def _deciding(view: GraphView, gate: onnx.NodeProto, reach: int) -> set[str]:
+    """The gate and the nodes that its argument comes from, back to the reach-th product on every way."""
+    steps = {gate.name: reach}
+    waiting = [gate]
+    while waiting:
+        node = waiting.pop()
+        left = steps[node.name] - (node.op_type in _ROUNDING_POINTS)
+        for maker in view.makers(node):
+            # What the last product reads is moved to it unrounded.
+            within = left if left > 0 or maker.op_type in MOVES else -1
+            if maker.op_type not in _SATURATING and steps.get(maker.name, -1) < within:
+                steps[maker.name] = within
+                waiting.append(maker)
+    return set(steps)
