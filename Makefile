@@ -34,5 +34,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  || { echo "deploy-attn needs Python 3.10 or newer; run make with PYTHON=/path/to/python3.1x" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), torch among it: a minute or more ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,rtx,dev]'
 	@touch $@

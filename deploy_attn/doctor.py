@@ -79,7 +79,8 @@ def _jobs(versions: Mapping[str, str | None], providers: list[str], gpu: str | N
         Job("verify an artifact on the CPU", tuple(lacking("onnx", "numpy") + runtime)),
         Job("onnxruntime on a GPU", tuple(no_gpu + cuda)),
         Job("TensorRT on a desktop GPU", tuple(no_gpu + trt)),
-        Job("TensorRT-RTX", tuple(no_gpu + rtx)),
+        Job("build for TensorRT-RTX, which takes no GPU", tuple(rtx)),
+        Job("run TensorRT-RTX", tuple(no_gpu + rtx)),
     )
 
 
