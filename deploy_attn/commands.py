@@ -75,6 +75,7 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
         str, typer.Option(help="Where it goes, as jetson-nano; a wrong name lists all.")
     ] = "onnxruntime-cpu",
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch axis open.")] = False,
+    dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False,
     options: ModuleOptions = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .pt, .pth or .safetensors.")] = None,
     input_file: InputFile = None,
@@ -95,6 +96,7 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
             fp16=fp16,
             target=target,
             dynamic_batch=dynamic_batch,
+            dynamic_size=dynamic_size,
             options=_parsed_options(options or []),
             checkpoint=checkpoint,
             input_file=input_file,

@@ -7,22 +7,24 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deploy_attn.engines.parity import verify
 from deploy_attn.engines.target import Target, load_target
 from deploy_attn.engines.verdict import Verdict
 from deploy_attn.export.artifact import check_destination, staged_folder, write_artifact
 from deploy_attn.export.checkpoint import load_checkpoint
-from deploy_attn.export.inputs import noise_inputs, npy_shape, parity_input, twice_the_batch
+from deploy_attn.export.inputs import larger_map, noise_inputs, npy_shape, parity_input, twice_the_batch
 from deploy_attn.export.onnx_from_module import GraphRequest, checked, onnx_from_module
-from deploy_attn.export.precision import PrecisionPlan, plan_from_graph
+from deploy_attn.export.precision import PrecisionPlan, plain_half_plan, plan_from_graph
 from deploy_attn.export.ranges import tensor_ranges
 from deploy_attn.export.reference import check_network, fp32_errors, npz_from_cases, reference_cases
+from deploy_attn.export.refine import refined_plan, rounded_comparisons
 from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.artifact import Case
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+from deploy_attn.jetson.metrics import Comparison, as_dict
 from deploy_attn.manifest import manifest_of_request
 from deploy_attn.request import ExportRequest
 from deploy_attn.sources import ShapeRequest, Source, find_source, own_traceback
@@ -35,15 +37,22 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+PlainHalf = Mapping[str, Mapping[str, Comparison]]
+
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, where, and whether it holds."""
+    """What was written, where, and whether it holds.
+
+    `plain_half` is what the same graph would give without its plan, every node
+    in FP16, by case and output; empty without --fp16.
+    """
 
     folder: Path
     manifest: Mapping[str, Any]
     findings: tuple[Finding, ...]
     plan: PrecisionPlan | None
+    plain_half: PlainHalf
     verdict: Verdict
 
     @property
@@ -57,6 +66,7 @@ class ExportReport:
             "manifest": dict(self.manifest),
             "findings": [finding.as_dict() for finding in self.findings],
             "precision_plan": None if self.plan is None else self.plan.as_dict(),
+            "plain_half": _plain_half_as_dict(self.plain_half),
             "verdict": self.verdict.as_dict(),
         }
 
@@ -76,7 +86,7 @@ def export_artifact(request: ExportRequest) -> ExportReport:
     check_destination(folder, request.force)
     inputs = _inputs(request, source)
     network = _built(source, request)
-    rewritten, cases = _proven(network, inputs, source, target)
+    rewritten, cases = _proven(network, inputs, source, _Wanted(target.family, request.dynamic_size))
     graphs = _graphs(rewritten, cases, request, target)
     files = {**graphs.files, "reference.npz": npz_from_cases(cases), "certificate.json": _json(rewritten.as_dict())}
     manifest = {
@@ -89,7 +99,7 @@ def export_artifact(request: ExportRequest) -> ExportReport:
     with staged_folder(folder, request.force) as staging:
         written = write_artifact(staging, files, manifest)
         verdict = verify(staging)
-    return ExportReport(folder, written, rewritten.findings, graphs.plan, verdict)
+    return ExportReport(folder, written, rewritten.findings, graphs.plan, graphs.plain_half, verdict)
 
 
 @dataclass(frozen=True)
@@ -99,12 +109,20 @@ class _Graphs:
     files: Mapping[str, bytes]
     listed: tuple[Mapping[str, str], ...]
     plan: PrecisionPlan | None
+    plain_half: PlainHalf
     simplifier: str
+
+
+class _Wanted(NamedTuple):
+    """Which export forms a request asks for."""
+
+    family: str
+    dynamic_size: bool
 
 
 def _shapes(request: ExportRequest) -> ShapeRequest:
     given = None if request.input_file is None else npy_shape(request.input_file)
-    return ShapeRequest(request.shape, request.channels, given)
+    return ShapeRequest(request.shape, request.channels, given, request.dynamic_size)
 
 
 def _inputs(request: ExportRequest, source: Source) -> dict[str, Array]:
@@ -112,9 +130,13 @@ def _inputs(request: ExportRequest, source: Source) -> dict[str, Array]:
     if request.input_file is not None:
         inputs = {"file": parity_input(request.input_file, source.shape)}
     else:
-        inputs = noise_inputs(source.shape, request.seed, far_mean=source.file is None)
+        inputs = noise_inputs(source.shape, request.seed, severe=source.file is None)
     if request.dynamic_batch:
         inputs["larger_batch"] = twice_the_batch(next(iter(inputs.values())))
+    if request.dynamic_size:
+        # A network may need its extents to be multiples of its strides; a catalogue module does not.
+        rows, columns = (2, 3) if source.file is None else source.shape[2:]
+        inputs["larger_map"] = larger_map(next(iter(inputs.values())), rows, columns)
     return inputs
 
 
@@ -125,11 +147,15 @@ def _built(source: Source, request: ExportRequest) -> nn.Module:
     network = source.build()
     if request.checkpoint is not None:
         load_checkpoint(network, request.checkpoint)
+    elif source.file is None:
+        from deploy_attn.modules.disturb import disturb_constants
+
+        disturb_constants(network)  # a module that starts as the identity would prove nothing
     return network.float().eval()
 
 
 def _proven(
-    network: nn.Module, inputs: Mapping[str, Array], source: Source, target: Target
+    network: nn.Module, inputs: Mapping[str, Array], source: Source, wanted: _Wanted
 ) -> tuple[Rewrite, list[Case]]:
     """The rewritten network, and the parity cases from the reference, both in float64."""
     import torch
@@ -140,7 +166,7 @@ def _proven(
         check_network(network, next(iter(inputs.values())))
     with _its_own_errors(source, "runs in float32 but not in float64, which proofs need,"):
         cases = reference_cases(network, inputs)
-    rewritten = rewrite(network, torch.from_numpy(next(iter(inputs.values()))), target.family)
+    rewritten = rewrite(network, torch.from_numpy(next(iter(inputs.values()))), wanted.family, wanted.dynamic_size)
     if source.file is None and not rewritten.findings[0].replaced:
         raise DeployAttnError(f"{source.name} has no proven export form: {rewritten.findings[0].reason}")
     return rewritten, cases
@@ -163,20 +189,29 @@ def _its_own_errors(source: Source, what: str) -> Iterator[None]:
 def _graphs(rewritten: Rewrite, cases: list[Case], request: ExportRequest, target: Target) -> _Graphs:
     import torch
 
-    wanted = GraphRequest(target.opset, target.ir_version, request.dynamic_batch)
+    wanted = GraphRequest(target.opset, target.ir_version, request.dynamic_batch, request.dynamic_size)
     with torch.inference_mode():
         first = torch.from_numpy(next(iter(cases[0].inputs.values())))
         traced = onnx_from_module(rewritten.model.float(), first, wanted)
     simplified = simplify(traced, cases[0].inputs, wanted)
     files = {"model.onnx": simplified.model.SerializeToString()}
     listed = [{"file": "model.onnx", "precision": "fp32"}]
-    plan = None
+    plan, plain_half = None, {}
     if request.fp16:
-        plan = plan_from_graph(simplified.model, tensor_ranges(simplified.model, [case.inputs for case in cases]))
+        ranges = tensor_ranges(simplified.model, [case.inputs for case in cases])
+        plan = refined_plan(simplified.model, plan_from_graph(simplified.model, ranges), cases)
+        plain_half = rounded_comparisons(simplified.model, plain_half_plan(simplified.model), cases)
         files["model.fp16.onnx"] = checked(typed_from_plan(simplified.model, plan), wanted).SerializeToString()
-        files["precision_plan.json"] = _json(plan.as_dict())
+        files["precision_plan.json"] = _json({**plan.as_dict(), "plain_half": _plain_half_as_dict(plain_half)})
         listed.append({"file": "model.fp16.onnx", "precision": "fp16"})
-    return _Graphs(files, tuple(listed), plan, simplified.outcome)
+    return _Graphs(files, tuple(listed), plan, plain_half, simplified.outcome)
+
+
+def _plain_half_as_dict(plain_half: PlainHalf) -> dict[str, dict[str, dict[str, object]]]:
+    return {
+        case: {name: as_dict(comparison) for name, comparison in outputs.items()}
+        for case, outputs in plain_half.items()
+    }
 
 
 def _json(content: object) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploy_attn.modules.catalogue import entries
+from deploy_attn.modules.settings import option_text
 
 _HEADINGS = ("NAME", "YEAR", "ARXIV", "TITLE", "OPTIONS", "NEEDS")
 
@@ -13,12 +14,12 @@ def catalogue_table() -> str:
     """One row a module, columns aligned."""
     rows = [_HEADINGS]
     for entry in entries():
-        options = " ".join(f"{option.name}={option.default}" for option in entry.options) or "-"
-        needs = ", ".join(constraint.text for constraint in entry.constraints)
-        rows.append((entry.name, str(entry.year), entry.arxiv, entry.title, options, needs))
+        options = " ".join(f"{option.name}={option_text(option.default)}" for option in entry.options) or "-"
+        needs = ", ".join(constraint.text for constraint in (*entry.constraints, *entry.map_constraints)) or "-"
+        rows.append((entry.name, str(entry.year), entry.arxiv or "-", entry.title, options, needs))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     table = "\n".join(_line(row, widths) for row in rows)
-    return f"{table}\n\nOptions are set with --set NAME=VALUE, channels with --channels; any height and width will do."
+    return f"{table}\n\nOptions are set with --set NAME=VALUE, channels with --channels, height and width with --shape."
 
 
 def catalogue_json() -> str:
@@ -44,6 +45,11 @@ def catalogue_json() -> str:
                     for option in entry.options
                 ],
                 "constraints": [constraint.text for constraint in entry.constraints],
+                "map_constraints": [constraint.text for constraint in entry.map_constraints],
+                "open_map_constraints": [constraint.text for constraint in entry.open_map_constraints],
+                "parameters": entry.parameters,
+                "macs": entry.macs,
+                "hazards": list(entry.hazards),
                 "source_arguments": dict(entry.source_arguments),
             }
             for entry in entries()

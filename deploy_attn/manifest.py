@@ -21,12 +21,15 @@ _TOOLS = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxsim", "numpy")
 
 def manifest_of_request(request: ExportRequest, source: Source, target: Target) -> dict[str, Any]:
     """Everything in a manifest that does not depend on the graphs. JSON values only."""
-    batch: int | str = "batch" if request.dynamic_batch else source.shape[0]
+    batch, channels, height, width = source.shape
+    shape = ["batch" if request.dynamic_batch else batch, channels]
+    shape += ["height", "width"] if request.dynamic_size else [height, width]
     return {
         "name": source.name,
         "source": {**source.description, "seed": request.seed, "checkpoint": _fingerprint(request.checkpoint)},
-        "input": {"shape": [batch, *source.shape[1:]], "file": _fingerprint(request.input_file)},
+        "input": {"shape": shape, "file": _fingerprint(request.input_file)},
         "dynamic_batch": request.dynamic_batch,
+        "dynamic_size": request.dynamic_size,
         "target": target.name,
         "opset": target.opset,
         "ir_version": target.ir_version,

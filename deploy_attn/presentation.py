@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
     from deploy_attn.engines.verdict import Check, Verdict
     from deploy_attn.export.precision import PrecisionPlan
     from deploy_attn.exporting import ExportReport
+    from deploy_attn.jetson.metrics import Comparison
     from deploy_attn.rewriting.rewrite import Finding
 
 _SHOWN_REASONS = 12
+_OPEN = MappingProxyType({"batch": "B", "height": "H", "width": "W"})
 
 
 def show_export(report: ExportReport) -> None:
     """What was replaced under which proof, the plan, the verdict, and where it all lies."""
     console = _console()
     manifest = report.manifest
-    shape = "x".join("B" if extent == "batch" else str(extent) for extent in manifest["input"]["shape"])
+    shape = "x".join(_OPEN.get(extent, str(extent)) for extent in manifest["input"]["shape"])
     console.print(
         f"[bold]{escape(manifest['name'])}[/bold]  {shape}  -> {manifest['target']}, "
         f"opset {manifest['opset']}, IR {manifest['ir_version']}"
@@ -36,6 +39,7 @@ def show_export(report: ExportReport) -> None:
         console.print("no attention module of the catalogue found; the network is exported as it is")
     if report.plan is not None:
         _show_plan(console, report.plan)
+        _show_plain_half(console, report)
     show_verdict(report.verdict)
     console.print(f"artifact: {escape(str(report.folder))}", soft_wrap=True)
 
@@ -104,6 +108,25 @@ def _show_plan(console: Console, plan: PrecisionPlan) -> None:
         console.print(f"  FP32  {escape(node.node)}: {escape(node.reason)}", soft_wrap=True)
     if len(kept) > _SHOWN_REASONS:
         console.print(f"  ... and {len(kept) - _SHOWN_REASONS} more, in precision_plan.json")
+
+
+def _show_plain_half(console: Console, report: ExportReport) -> None:
+    """What the plan bought: the same graph with every node in FP16, beside the planned one, both rounded everywhere."""
+    planned = {
+        (check.case, check.output): check.comparison
+        for check in report.verdict.checks
+        if check.bracket == "pessimistic"
+    }
+    for case, outputs in report.plain_half.items():
+        for name, plain in outputs.items():
+            with_plan = _rounded(planned.get((case, name)))
+            console.print(f"  {case}, {name}: {_rounded(plain)} in plain half, {with_plan} with the plan")
+
+
+def _rounded(found: Comparison | None) -> str:
+    if found is None:
+        return "not run"
+    return f"{found.non_finite} values NaN or Inf" if found.non_finite else f"{found.rms_relative:.1e}"
 
 
 def _check_cells(check: Check) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ class ExportRequest:
         fp16: write the typed FP16 graph and its plan as well.
         target: a target's name.
         dynamic_batch: leave the batch axis open.
+        dynamic_size: leave height and width open.
         options: options of a catalogue module.
         checkpoint: weights to load.
         input_file: a photo or .npy file as the parity input, instead of noise.
@@ -44,6 +45,7 @@ class ExportRequest:
     fp16: bool = False
     target: str = DEFAULT_TARGET
     dynamic_batch: bool = False
+    dynamic_size: bool = False
     options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     checkpoint: Path | None = None
     input_file: Path | None = None

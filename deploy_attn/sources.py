@@ -17,7 +17,7 @@ from deploy_attn.jetson.artifact import file_sha256
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.suggest import known_names
 from deploy_attn.modules.catalogue import Shape
-from deploy_attn.modules.settings import settings
+from deploy_attn.modules.settings import check_map, check_open_map, settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,6 +50,7 @@ class ShapeRequest:
     shape: Shape | None = None
     channels: int | None = None
     input_shape: Shape | None = None
+    dynamic_size: bool = False
 
 
 def parse_shape(text: str) -> Shape:
@@ -97,6 +98,9 @@ def _from_catalogue(name: str, shapes: ShapeRequest, options: Mapping[str, objec
         raise BadRequest("Channels are set with --channels or --shape, not with --set.")
     shape = _resolved_shape(shapes) or (1, shapes.channels or DEFAULT_CHANNELS, *DEFAULT_SIZE)
     values = settings(name, shape[1], options)
+    check_map(name, values, shape[2], shape[3])
+    if shapes.dynamic_size:
+        check_open_map(name, values)
 
     def build() -> nn.Module:
         from deploy_attn.modules.create import create

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.metrics import finite_or_none
 
 if TYPE_CHECKING:
@@ -77,7 +79,11 @@ class Proof:
 
 
 def prove(
-    reference: ReferenceForm, shape: Shape, engine: str = "cpu", observed: Mapping[str, Tensor] | None = None
+    reference: ReferenceForm,
+    shape: Shape,
+    engine: str = "cpu",
+    observed: Mapping[str, Tensor] | None = None,
+    dynamic_size: bool = False,
 ) -> Proof:
     """Builds the export form of a reference form and tries the two against each other, in float64.
 
@@ -90,13 +96,18 @@ def prove(
         shape: `b c h w` that the form will be built for.
         engine: the engine's family.
         observed: named activations of `b c h w` that reach the module in its network.
+        dynamic_size: build it for any h and w.
+
+    The other size is the first of larger, twice as large and smaller that the module takes.
     """
-    form = reference.export_form(shape, engine).eval()
+    form = reference.export_form(shape, engine, dynamic_size).eval()
     inputs = {**_classes(shape), **(observed or {})}
     trials = [compare_modules(name, reference, form, x) for name, x in inputs.items()]
-    other: Shape = (1, shape[1], shape[2] + 2, shape[3] + 3)
-    other_form = reference.export_form(other, engine).eval()
-    trials.append(compare_modules("normal, another size", reference, other_form, _normal(other)))
+    for other in _other_shapes(shape):
+        with contextlib.suppress(BadRequest):
+            other_form = form if dynamic_size else reference.export_form(other, engine).eval()
+            trials.append(compare_modules("normal, another size", reference, other_form, _normal(other)))
+            break
     return Proof(form, Certificate(type(reference).__name__, type(form).__name__, tuple(trials)))
 
 
@@ -131,6 +142,12 @@ def _classes(shape: Shape) -> dict[str, Tensor]:
         "constant": torch.full(one, 0.7, dtype=torch.float64),
         "zeros": torch.zeros(one, dtype=torch.float64),
     }
+
+
+def _other_shapes(shape: Shape) -> list[Shape]:
+    _, channels, height, width = shape
+    sizes = [(height + 2, width + 3), (2 * height, 2 * width), (max(height - 1, 1), max(width - 2, 1))]
+    return [(1, channels, *size) for size in sizes if size != (height, width)]
 
 
 def _normal(shape: Shape) -> Tensor:

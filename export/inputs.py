@@ -21,22 +21,22 @@ PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PROJECTION_SEED = 0
 
 
-def noise_inputs(shape: Shape, seed: int, far_mean: bool) -> dict[str, FloatArray]:
-    """Two inputs of `b c h w`, the same for the same seed everywhere.
+def noise_inputs(shape: Shape, seed: int, severe: bool) -> dict[str, FloatArray]:
+    """Inputs of `b c h w`, the same for the same seed everywhere: the first is standard normal noise.
 
-    One is standard normal noise. The other is, with `far_mean`, the same noise
-    with a mean of 20 sigma, up or down, in each channel: sums over such maps
-    leave the range of FP16. Without, it is the noise negated: a network that was
-    traced on the first and chose its way by the data shows that on the second.
+    With `severe`, the same noise with a mean of 20 sigma, up or down, in each
+    channel, and 100 times the noise: sums over such maps and products of such
+    features leave the range of FP16. Without, the noise negated: a network that
+    was traced on the first and chose its way by the data shows that on the second.
     """
     import numpy as np
 
     random = np.random.RandomState(seed)
     normal = random.standard_normal(shape).astype(np.float32)
-    if not far_mean:
+    if not severe:
         return {"normal": normal, "negated": -normal}
     means = np.float32(20) * random.choice([-1.0, 1.0], size=(1, shape[1], 1, 1)).astype(np.float32)
-    return {"normal": normal, "far_mean": normal + means}
+    return {"normal": normal, "far_mean": normal + means, "large": np.float32(100) * normal}
 
 
 def twice_the_batch(x: FloatArray) -> FloatArray:
@@ -44,6 +44,13 @@ def twice_the_batch(x: FloatArray) -> FloatArray:
     import numpy as np
 
     return np.ascontiguousarray(np.concatenate([x, x[..., ::-1]]))
+
+
+def larger_map(x: FloatArray, rows: int, columns: int) -> FloatArray:
+    """The maps with so many rows and columns more, repeated from their start, for a graph whose size is open."""
+    import numpy as np
+
+    return np.pad(x, ((0, 0), (0, 0), (0, rows), (0, columns)), mode="wrap")
 
 
 def parity_input(file: Path, shape: Shape) -> FloatArray:

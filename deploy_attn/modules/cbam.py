@@ -7,20 +7,38 @@ authors' code as [max, mean]), uses Linear layers without biases, and has no
 normalisation in the spatial gate. Keys: `channel_attention.fc.{0,2}.weight`,
 `spatial_attention.conv.weight`.
 
-The export form pools into `b c 1 1`, runs the first layer once over mean and
-max side by side, and adds the two before the second layer, which is linear:
-W2 relu(a) + W2 relu(m) = W2 (relu(a) + relu(m)). The sum of two is written as
-twice their mean, and the 2 goes into W2, where it is exact.
+The export form takes five exact steps, the last two for CPUs only:
+
+1. The descriptors stay `b c 1 1`, and the first layer of the channel gate runs
+   once over mean and max side by side.
+2. The second layer is linear: W2 relu(a) + W2 relu(m) is one convolution over
+   the two, with W2 at both of its taps.
+3. The spatial convolution is the sum of one over the means and one over the
+   maxima: [mean, max] is never joined, so both come out of one pass over the
+   map. Taps that only ever meet the padding are cut off.
+4. Mean and max over the channels are taken in a few equal parts first and then
+   over the parts: the mean of equal parts' means is the mean. A CPU reduces one
+   batch of many channels several times slower than a batch of a few parts.
+5. A kernel that makes a single channel leaves the lanes of a CPU empty. With
+   the columns of the map as channels, the same sum is a convolution along the
+   rows from 2 w channels to w, whose matrix is zero outside a band. That is
+   more multiplications and far less time, up to a width. (A value that is not
+   finite reaches all columns of its rows then, not only those of the kernel.)
+
+A GPU reduces in parallel as it is, and would have to transpose the planes.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from deploy_attn.modules.base import ReferenceForm, Shape, check_request, convolution, pointwise
+from deploy_attn.modules.base import MapShape, ReferenceForm, convolution, pointwise
+
+Extents = tuple[int | None, int | None]  # rows and columns of a plane; None where they are open
 
 
 class CBAM(ReferenceForm):
@@ -37,10 +55,6 @@ class CBAM(ReferenceForm):
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.channel_attention(x)
         return x * self.spatial_attention(x)
-
-    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
-        check_request(self, input_shape, self.channels, engine)
-        return CBAMExport(self, input_shape)
 
 
 class _ChannelAttention(nn.Module):
@@ -69,22 +83,24 @@ class _SpatialAttention(nn.Module):
         return torch.sigmoid(self.conv(torch.cat([mean, largest], 1)))
 
 
-class CBAMExport(nn.Module):
-    """CBAM with one pass over each channel descriptor."""
+class _CBAMExport(nn.Module):
+    """CBAM with one pass over each channel descriptor; a family chooses the pieces of the spatial gate."""
 
-    def __init__(self, reference: CBAM, input_shape: Shape) -> None:
+    pieces: ClassVar[GatePieces]
+
+    def __init__(self, reference: CBAM, shape: MapShape) -> None:
         super().__init__()
         self.channel_gate = ChannelGate(
             reference.get_parameter("channel_attention.fc.0.weight"),
             reference.get_parameter("channel_attention.fc.2.weight"),
         )
-        self.spatial_gate = cropped_convolution(reference.spatial_attention.conv, input_shape)
+        weight = reference.get_parameter("spatial_attention.conv.weight")
+        self.spatial_gate = SpatialGate(weight, None, shape, self.pieces)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.channel_gate(x)
-        mean = x.mean(1, keepdim=True)
-        largest = x.amax(1, keepdim=True)
-        return x * torch.sigmoid(self.spatial_gate(torch.cat([mean, largest], 1)))
+        gated: Tensor = x * self.spatial_gate(x)
+        return gated
 
 
 class ChannelGate(nn.Module):
@@ -96,25 +112,156 @@ class ChannelGate(nn.Module):
     def __init__(self, reduce: Tensor, expand: Tensor) -> None:
         super().__init__()
         self.reduce = pointwise(reduce, None)
-        self.expand = pointwise(2 * expand, None)
+        of_each = expand.reshape(*expand.shape[:2], 1, 1)
+        self.expand = convolution(torch.cat([of_each, of_each], 2), None, padding=(0, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((2, 3), keepdim=True)
         largest = x.amax((2, 3), keepdim=True)
         hidden = torch.relu(self.reduce(torch.cat([mean, largest], 2)))  # (B, hidden, 2, 1)
-        return torch.sigmoid(self.expand(hidden.mean(2, keepdim=True)))
+        return torch.sigmoid(self.expand(hidden))
 
 
-def cropped_convolution(conv: nn.Conv2d, input_shape: Shape) -> nn.Conv2d:
-    """The same convolution without the taps that only ever meet the padding.
+class SpatialGate(nn.Module):
+    """sigmoid(convolution of [mean over c, max over c]), `b c h w -> b 1 h w`.
 
-    With `same` padding on a map of height H no output reaches further than
-    H - 1 rows, so a kernel of more than 2H - 1 rows is cropped to that; columns alike.
+    Takes the weight `1 2 k k`, mean first, and the bias.
     """
-    weight = conv.weight
-    reach_h = min(weight.shape[2] // 2, input_shape[2] - 1)
-    reach_w = min(weight.shape[3] // 2, input_shape[3] - 1)
-    middle_h, middle_w = weight.shape[2] // 2, weight.shape[3] // 2
-    rows = slice(middle_h - reach_h, middle_h + reach_h + 1)
-    columns = slice(middle_w - reach_w, middle_w + reach_w + 1)
-    return convolution(weight[:, :, rows, columns], conv.bias, padding=(reach_h, reach_w))
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, shape: MapShape, pieces: GatePieces) -> None:
+        super().__init__()
+        self.pool = pieces.pooling(shape)
+        self.conv = pieces.convolution(weight, bias, (shape.height, shape.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv(*self.pool(x)))
+
+
+class Pooling(nn.Module):
+    """Mean and max over the channels, `b c h w -> b 1 h w`, twice."""
+
+    def __init__(self, shape: MapShape) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean(1, keepdim=True), x.amax(1, keepdim=True)
+
+
+class PoolingInParts(nn.Module):
+    """Pooling in two stages, over equal parts of the channels and then over the parts."""
+
+    def __init__(self, shape: MapShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.parts = next((parts for parts in (4, 2, 3, 5, 7) if shape.channels % parts == 0), 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        batch, area = (x.shape[0], -1) if self.shape.area is None else (-1, self.shape.area)
+        parts = x.reshape(batch, self.parts, self.shape.channels // self.parts, area)
+        mean, largest = parts.mean(2).mean(1), parts.amax(2).amax(1)  # (B, HW)
+        return self._plane(mean, x), self._plane(largest, x)
+
+    def _plane(self, pooled: Tensor, x: Tensor) -> Tensor:
+        if self.shape.area is None:
+            return pooled.view_as(x[:, :1])
+        return pooled.reshape(-1, 1, *self.shape.known_size)
+
+
+class PlanesConvolution(nn.Module):
+    """A convolution of two planes to one, as the sum of one of each, `b 1 h w`, `b 1 h w -> b 1 h w`.
+
+    Takes the weight `1 2 kh kw`, the bias, and the height and width of the planes, None where they are open.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, extents: Extents) -> None:
+        super().__init__()
+        self.first = cropped_convolution(weight[:, :1], bias, extents)
+        self.second = cropped_convolution(weight[:, 1:], None, extents)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        convolved: Tensor = self.first(first) + self.second(second)
+        return convolved
+
+
+class BandedConvolution(nn.Module):
+    """PlanesConvolution with the columns as channels, along the rows."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, height: int, width: int) -> None:
+        super().__init__()
+        rows, reach = _reached(weight.shape[2], height)
+        band = _banded(weight[0, :, rows], width)
+        biases = None if bias is None else bias.expand(width)
+        self.conv = convolution(band.reshape(width, 2 * width, 1, -1), biases, padding=(0, reach))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        columns = torch.cat([first, second], 3).permute(0, 3, 1, 2)  # (B, 2W, 1, H)
+        convolved: Tensor = self.conv(columns).permute(0, 2, 3, 1)
+        return convolved
+
+
+def planes_convolution_for_cpu(weight: Tensor, bias: Tensor | None, extents: Extents) -> nn.Module:
+    """The form of PlanesConvolution that is faster on a CPU.
+
+    The band takes width / kernel width times the multiplications, and memory
+    that grows with width^2: beyond the limits here it was measured to lose, or
+    to weigh megabytes.
+    """
+    height, width = extents
+    if height is None or width is None or width > min(12 * weight.shape[3], 128):
+        return PlanesConvolution(weight, bias, extents)
+    return BandedConvolution(weight, bias, height, width)
+
+
+def _banded(kernel: Tensor, width: int) -> Tensor:
+    """`2 kh kw -> width 2 width kh`: the weight from each input column to each output column, 0 out of reach."""
+    kernel_width = kernel.shape[2]
+    columns = torch.arange(width, device=kernel.device)
+    taps = columns[None] - columns[:, None] + kernel_width // 2  # (output, input)
+    reached = (taps >= 0) & (taps < kernel_width)
+    values = kernel.detach()[:, :, taps.clamp(0, kernel_width - 1)] * reached
+    return values.permute(2, 0, 3, 1)
+
+
+def cropped_convolution(weight: Tensor, bias: Tensor | None, extents: Extents, groups: int = 1) -> nn.Conv2d:
+    """A convolution with `same` padding, without the taps that only ever meet the padding.
+
+    On a map of height H no output reaches further than H - 1 rows, so a kernel
+    of more than 2H - 1 rows is cropped to that; columns alike. Where the size
+    is open, the kernel stays whole.
+    """
+    rows, reach_h = _reached(weight.shape[2], extents[0])
+    columns, reach_w = _reached(weight.shape[3], extents[1])
+    return convolution(weight[:, :, rows, columns], bias, (reach_h, reach_w), groups)
+
+
+def _reached(kernel_size: int, extent: int | None) -> tuple[slice, int]:
+    """The taps that meet a map of this extent, and how far they reach from the middle."""
+    middle = kernel_size // 2
+    reach = middle if extent is None else min(middle, extent - 1)
+    return slice(middle - reach, middle + reach + 1), reach
+
+
+class GatePieces(NamedTuple):
+    """What a family makes a spatial gate of."""
+
+    pooling: Callable[[MapShape], nn.Module]  # of a map to two planes, mean and max
+    convolution: Callable[[Tensor, Tensor | None, Extents], nn.Module]  # of two planes
+
+
+PIECES_FOR_CPU = GatePieces(PoolingInParts, planes_convolution_for_cpu)
+PIECES_FOR_GPU = GatePieces(Pooling, PlanesConvolution)
+
+
+class CBAMCpu(_CBAMExport):
+    """CBAM whose spatial gate is laid out for the lanes of a CPU."""
+
+    pieces = PIECES_FOR_CPU
+
+
+class CBAMGpu(_CBAMExport):
+    """CBAM whose spatial gate neither joins nor transposes the planes."""
+
+    pieces = PIECES_FOR_GPU
+
+
+CBAM.forms = {"cpu": CBAMCpu, "gpu": CBAMGpu}

@@ -7,8 +7,12 @@ spatial kernel of 49 by default, a bias in it, and the input added at the end.
 It stacks [max, mean], the order of the paper. Keys: `ca.se.{0,2}.weight`,
 `sa.conv.{weight,bias}`.
 
-The export form shares CBAM's channel gate (see cbam.py for why it is equal)
-and crops the kernel to the map: on 20x20, 49x49 becomes 39x39.
+The export form is CBAM's (see cbam.py for its steps and why they are equal); the
+two slices of the kernel are swapped, since the gate takes [mean, max]. The large
+kernel gains most: cropped to the map, 49x49 becomes 39x39 on 20x20, and with
+the columns as channels, on CPUs, it takes a tenth of the time. For GPUs,
+x a b + x is x (a b + 1): the map gated by the first gate is read by the second
+and never written.
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from deploy_attn.modules.base import ReferenceForm, Shape, check_request
-from deploy_attn.modules.cbam import ChannelGate, cropped_convolution
+from deploy_attn.modules.base import MapShape, ReferenceForm
+from deploy_attn.modules.cbam import PIECES_FOR_CPU, PIECES_FOR_GPU, ChannelGate, GatePieces, SpatialGate
 
 
 class CBAMResidual(ReferenceForm):
@@ -36,10 +40,6 @@ class CBAMResidual(ReferenceForm):
     def forward(self, x: Tensor) -> Tensor:
         gated = x * self.ca(x)
         return gated * self.sa(gated) + x
-
-    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
-        check_request(self, input_shape, self.channels, engine)
-        return CBAMResidualExport(self, input_shape)
 
 
 class _ChannelAttention(nn.Module):
@@ -68,18 +68,40 @@ class _SpatialAttention(nn.Module):
         return torch.sigmoid(self.conv(torch.cat([largest, mean], 1)))
 
 
-class CBAMResidualExport(nn.Module):
-    """CBAMResidual with the shared channel gate and a cropped spatial kernel."""
+class _CBAMResidualExport(nn.Module):
+    """CBAMResidual with the gates of CBAM; a family chooses the pieces of the spatial one."""
 
-    def __init__(self, reference: CBAMResidual, input_shape: Shape) -> None:
+    pieces: ClassVar[GatePieces]
+
+    def __init__(self, reference: CBAMResidual, shape: MapShape) -> None:
         super().__init__()
         self.channel_gate = ChannelGate(
             reference.get_parameter("ca.se.0.weight"), reference.get_parameter("ca.se.2.weight")
         )
-        self.spatial_gate = cropped_convolution(reference.sa.conv, input_shape)
+        conv = reference.sa.conv
+        self.spatial_gate = SpatialGate(conv.weight.flip(1), conv.bias, shape, self.pieces)
+
+
+class CBAMResidualCpu(_CBAMResidualExport):
+    """CBAMResidual whose spatial gate is laid out for the lanes of a CPU."""
+
+    pieces = PIECES_FOR_CPU
 
     def forward(self, x: Tensor) -> Tensor:
         gated = x * self.channel_gate(x)
-        largest = gated.amax(1, keepdim=True)
-        mean = gated.mean(1, keepdim=True)
-        return gated * torch.sigmoid(self.spatial_gate(torch.cat([largest, mean], 1))) + x
+        added: Tensor = gated * self.spatial_gate(gated) + x
+        return added
+
+
+class CBAMResidualGpu(_CBAMResidualExport):
+    """CBAMResidual that never writes the map between the gates."""
+
+    pieces = PIECES_FOR_GPU
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.channel_gate(x)
+        scaled: Tensor = x * (gate * self.spatial_gate(x * gate) + 1)
+        return scaled
+
+
+CBAMResidual.forms = {"cpu": CBAMResidualCpu, "gpu": CBAMResidualGpu}

@@ -35,8 +35,11 @@ def create(name: str, **options: object) -> ReferenceForm:
     if len(renamed) != len(options):
         raise BadRequest(f"create({name!r}) got one option under two names: {', '.join(options)}.")
     channels = renamed.pop("channels", None)
-    if not isinstance(channels, int) or isinstance(channels, bool):
+    if channels is None and not found.needs_channels:
+        values = settings(name, None, renamed)
+    elif isinstance(channels, int) and not isinstance(channels, bool):
+        values = settings(name, channels, renamed)
+    else:
         raise BadRequest(f"create({name!r}) needs channels, an int; got {channels!r}.")
-    values = settings(name, channels, renamed)
     form: ReferenceForm = getattr(importlib.import_module(found.module), found.class_name)(**values)
     return form

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from deploy_attn.modules.base import ReferenceForm, Shape, check_request, convolution
+from deploy_attn.modules.base import MapShape, ReferenceForm, both, convolution
 
 
 class ECA(ReferenceForm):
@@ -38,10 +38,6 @@ class ECA(ReferenceForm):
         gate = torch.sigmoid(self.conv(descriptor))
         return x * gate.transpose(1, 2)[:, :, :, None]
 
-    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
-        check_request(self, input_shape, self.channels, engine)
-        return ECAExport(self.conv, self.channels)
-
 
 def adaptive_kernel_size(channels: int, gamma: float, beta: float) -> int:
     """Equation (12): |(log2(channels) + beta) / gamma|, truncated, made odd upwards."""
@@ -52,13 +48,17 @@ def adaptive_kernel_size(channels: int, gamma: float, beta: float) -> int:
 class ECAExport(nn.Module):
     """The channel convolution as a 2-D one over `b 1 c 1`."""
 
-    def __init__(self, conv: nn.Conv1d, channels: int) -> None:
+    def __init__(self, reference: ReferenceForm, shape: MapShape) -> None:
         super().__init__()
-        self.channels = channels
-        kernel_size = conv.kernel_size[0]
-        self.conv = convolution(conv.weight[:, :, :, None], conv.bias, padding=(kernel_size // 2, 0))
+        self.channels = shape.channels
+        parameters = dict(reference.named_parameters())
+        weight = parameters["conv.weight"][:, :, :, None]
+        self.conv = convolution(weight, parameters.get("conv.bias"), padding=(weight.shape[2] // 2, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         descriptor = x.mean((2, 3), keepdim=True).reshape(-1, 1, self.channels, 1)
         gate = self.conv(descriptor).reshape(-1, self.channels, 1, 1)
         return x * torch.sigmoid(gate)
+
+
+ECA.forms = both(ECAExport)

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from deploy_attn.modules.base import ReferenceForm, Shape, check_request
+from deploy_attn.modules.base import ReferenceForm, both
 from deploy_attn.modules.eca import ECAExport
 
 
@@ -29,6 +29,7 @@ class ECAFixed(ReferenceForm):
 
     def __init__(self, channels: int | None = None, kernel_size: int = 3) -> None:
         super().__init__()
+        self.channels = channels
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,6 +37,5 @@ class ECAFixed(ReferenceForm):
         gate = torch.sigmoid(self.conv(descriptor))
         return x * gate.transpose(1, 2)[:, :, :, None]
 
-    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
-        check_request(self, input_shape, None, engine)
-        return ECAExport(self.conv, input_shape[1])
+
+ECAFixed.forms = both(ECAExport)

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deploy_attn.modules.base import ReferenceForm, Shape, check_request, pointwise
+from deploy_attn.modules.base import MapShape, ReferenceForm, area_of, linear, pointwise
 
 _ROWS, _COLUMNS = 1, 2  # axes of b h w c
 
@@ -61,10 +61,6 @@ class S2(ReferenceForm):
         mixed = self.split_attention(torch.stack([first, second, third], 1))
         projected: Tensor = self.mlp2(mixed).permute(0, 3, 1, 2)
         return projected
-
-    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
-        check_request(self, input_shape, self.channels, engine)
-        return S2Export(self, input_shape, engine)
 
     def _shifted(self, x: Tensor, axes: tuple[int, int]) -> Tensor:
         """Shifts q0, q1 forwards and backwards along the first axis, q2, q3 along the second."""
@@ -102,18 +98,25 @@ def shift(x: Tensor, axis: int, forwards: bool, semantics: str) -> Tensor:
 
     Under `smear`, a forward shift repeats the first place over the whole axis.
     """
-    extent = x.shape[axis]
+    first, last = _lines(x, axis, None, 1), _lines(x, axis, -1, None)
     if forwards and semantics == "smear":
-        return x.narrow(axis, 0, 1).expand_as(x)
+        return first.expand_as(x)
     if forwards:
-        return torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, extent - 1)], axis)
-    return torch.cat([x.narrow(axis, 1, extent - 1), x.narrow(axis, extent - 1, 1)], axis)
+        return torch.cat([first, _lines(x, axis, None, -1)], axis)
+    return torch.cat([_lines(x, axis, 1, None), last], axis)
 
 
-class S2Export(nn.Module):
-    """S2 in `b c h w`, shifts side by side, the descriptor from five sums of x."""
+def _lines(x: Tensor, axis: int, start: int | None, end: int | None) -> Tensor:
+    index = [slice(None)] * axis + [slice(start, end)]
+    return x[tuple(index)]
 
-    def __init__(self, reference: S2, input_shape: Shape, engine: str) -> None:
+
+class _S2Export(nn.Module):
+    """S2 in `b c h w`, shifts side by side; a family chooses how a map is shifted."""
+
+    shift: ClassVar[type[_Shift]]
+
+    def __init__(self, reference: S2, shape: MapShape) -> None:
         super().__init__()
         channels = reference.channels
         quarters = torch.arange(channels).split(quarter_sizes(channels))
@@ -126,14 +129,14 @@ class S2Export(nn.Module):
         self.sections = [ahead, channels - ahead, ahead, channels - ahead, channels]
         self.channels = channels
         self.mlp1 = pointwise(reference.mlp1.weight[rows], reference.mlp1.bias[rows])
+        extents = {2: shape.height, 3: shape.width}
         self.ahead_h, self.back_h, self.ahead_w, self.back_w = (
-            _Shift(input_shape, axis, forwards, reference.semantics, engine)
+            self.shift(axis, extents[axis], forwards, reference.semantics)
             for axis in (2, 3)
             for forwards in (True, False)
         )
-        self.descriptor = _Descriptor(reference, input_shape)
-        self.logits = nn.Linear(channels, 3 * channels, bias=False)
-        self.logits.weight = nn.Parameter(reference.split_attention.mlp2.weight.detach()[rows], requires_grad=False)
+        self.descriptor = (_OpenDescriptor if shape.area is None else _Descriptor)(reference, shape)
+        self.logits = linear(reference.split_attention.mlp2.weight[rows], None)
         self.mlp2 = pointwise(reference.mlp2.weight[:, order], reference.mlp2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,53 +151,108 @@ class S2Export(nn.Module):
 
 
 class _Shift(nn.Module):
-    """One shift along h or w: a constant Gather, or on CPUs a Split and a Concat, which copy faster there."""
+    """One shift along h or w. An extent of None is known at run time only."""
 
-    def __init__(self, input_shape: Shape, axis: int, forwards: bool, semantics: str, engine: str) -> None:
+    def __init__(self, axis: int, extent: int | None, forwards: bool, semantics: str) -> None:
         super().__init__()
         self.axis = axis
+        self.extent = extent
         self.forwards = forwards
-        self.extent = input_shape[axis]
-        places = torch.arange(self.extent)
-        index = (places - 1).clamp(min=0) if forwards else (places + 1).clamp(max=self.extent - 1)
-        if forwards and semantics == "smear":
-            index = torch.zeros_like(places)
-        self.register_buffer("index", index)
-        self.gathers = engine == "gpu" or semantics == "smear" or self.extent < 3
+        self.semantics = semantics
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gathers:
-            return torch.index_select(x, self.axis, self.get_buffer("index"))
+        return shift(x, self.axis, self.forwards, self.semantics)
+
+
+class _Gathered(_Shift):
+    """A Gather with a constant index."""
+
+    def __init__(self, axis: int, extent: int | None, forwards: bool, semantics: str) -> None:
+        super().__init__(axis, extent, forwards, semantics)
+        if extent is not None:
+            places = torch.arange(extent)
+            index = (places - 1).clamp(min=0) if forwards else (places + 1).clamp(max=extent - 1)
+            smears = forwards and semantics == "smear"
+            self.register_buffer("index", torch.zeros_like(places) if smears else index)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.extent is None:
+            return super().forward(x)
+        return torch.index_select(x, self.axis, self.get_buffer("index"))
+
+
+class _SplitAndJoined(_Gathered):
+    """A Split and a Concat, which CPUs copy faster; a Gather where there is no middle to move."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        smears = self.forwards and self.semantics == "smear"
+        if self.extent is None or self.extent < 3 or smears:
+            return super().forward(x)
         first, middle, last = x.split([1, self.extent - 2, 1], self.axis)
         return torch.cat([first, first, middle] if self.forwards else [middle, last, last], self.axis)
+
+
+class S2Cpu(_S2Export):
+    """S2 whose shifts are a Split and a Concat each."""
+
+    shift = _SplitAndJoined
+
+
+class S2Gpu(_S2Export):
+    """S2 whose shifts are a Gather each."""
+
+    shift = _Gathered
 
 
 class _Descriptor(nn.Module):
     """Sum of the three branches over h and w, through mlp1 of the split attention, `b c h w -> b c`."""
 
-    def __init__(self, reference: S2, input_shape: Shape) -> None:
+    def __init__(self, reference: S2, shape: MapShape) -> None:
         super().__init__()
-        channels = reference.channels
-        area = input_shape[2] * input_shape[3]
+        height, width = shape.known_size
         head = reference.split_attention.mlp1.weight.detach()
-        bias = reference.mlp1.bias.detach().reshape(3, channels).sum(0) * area
-        self.merged = nn.Linear(5 * channels, channels)
-        self.merged.weight = nn.Parameter(head @ _sum_weights(reference, input_shape), requires_grad=False)
-        self.merged.bias = nn.Parameter(head @ bias, requires_grad=False)
+        self.merged = linear(head @ _sum_weights(reference, height, width), height * width * _place_bias(reference))
 
     def forward(self, x: Tensor) -> Tensor:
-        sums = [
-            x.sum((2, 3)),
-            x.select(2, 0).sum(2),
-            x.select(2, -1).sum(2),
-            x.select(3, 0).sum(2),
-            x.select(3, -1).sum(2),
-        ]
-        merged: Tensor = self.merged(torch.cat(sums, 1))
+        merged: Tensor = self.merged(torch.cat(_sums(x), 1))
         return merged
 
 
-def _sum_weights(reference: S2, input_shape: Shape) -> Tensor:
+class _OpenDescriptor(nn.Module):
+    """The same, where height and width are known at run time only."""
+
+    def __init__(self, reference: S2, shape: MapShape) -> None:
+        super().__init__()
+        head = reference.split_attention.mlp1.weight.detach()
+        fixed = head @ _sum_weights(reference, 0, 0)
+        growing = head @ _sum_weights(reference, 1, 1) - fixed  # of the first row and column: not zero under smear
+        _, row, _, column, _ = growing.chunk(5, 1)
+        self.smears = reference.semantics == "smear"
+        self.merged = linear(torch.cat([fixed, row, column], 1) if self.smears else fixed, None)
+        self.register_buffer("place_bias", _place_bias(reference))
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = _sums(x)
+        if self.smears:
+            height, width = torch._shape_as_tensor(x)[2:].to(x.dtype).split(1)
+            sums += [sums[1] * height, sums[3] * width]
+        merged: Tensor = self.merged(torch.cat(sums, 1)) + area_of(x) * self.get_buffer("place_bias")
+        return merged
+
+
+def _sums(x: Tensor) -> list[Tensor]:
+    """Sums over everything, the first row, the last row, the first column and the last column, `b c` each."""
+    lines = [x.select(2, 0), x.select(2, -1), x.select(3, 0), x.select(3, -1)]
+    return [x.sum((2, 3)), *(line.sum(2) for line in lines)]
+
+
+def _place_bias(reference: S2) -> Tensor:
+    """What the bias of mlp1 adds to the descriptor at each place."""
+    bias = reference.mlp1.bias.detach().reshape(3, reference.channels).sum(0)
+    return reference.split_attention.mlp1.weight.detach() @ bias
+
+
+def _sum_weights(reference: S2, height: int, width: int) -> Tensor:
     """Matrix `c 5c` from the sums of x (all, first row, last row, first and last column) to the descriptor."""
     first, second, third = reference.mlp1.weight.detach().chunk(3, 0)
     forwards, backwards = [1.0, 1.0, -1.0], [1.0, -1.0, 1.0]  # times all, first line, last line
@@ -203,9 +261,12 @@ def _sum_weights(reference: S2, input_shape: Shape) -> Tensor:
         by_h, by_w = (first[rows], second[rows]) if index < 2 else (second[rows], first[rows])
         kept = forwards if index % 2 == 0 else backwards
         smeared = index % 2 == 0 and reference.semantics == "smear"
-        line_h = [0.0, float(input_shape[2]), 0.0] if smeared else kept
-        line_w = [0.0, float(input_shape[3]), 0.0] if smeared else kept
+        line_h = [0.0, float(height), 0.0] if smeared else kept
+        line_w = [0.0, float(width), 0.0] if smeared else kept
         total = line_h[0] * by_h + line_w[0] * by_w + third[rows]
         lines = [line_h[1] * by_h, line_h[2] * by_h, line_w[1] * by_w, line_w[2] * by_w]
         blocks.append(torch.cat([total, *lines], 1))
     return torch.cat(blocks, 0)
+
+
+S2.forms = {"cpu": S2Cpu, "gpu": S2Gpu}

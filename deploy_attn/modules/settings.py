@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from deploy_attn.jetson.errors import BadRequest
-from deploy_attn.modules.catalogue import Entry, Option, OptionValue, Settings, entry
+from deploy_attn.modules.catalogue import Constraint, Entry, Option, OptionValue, Settings, entry
+
+_FARTHEST = 4096  # how far from a value that does not fit one that does is looked for
 
 
-def settings(name: str, channels: int, options: Mapping[str, object]) -> dict[str, OptionValue]:
+def settings(name: str, channels: int | None, options: Mapping[str, object]) -> dict[str, OptionValue]:
     """Channels and all options of a module, checked, defaults filled in.
 
     Args:
         name: a catalogue name.
-        channels: channels of the feature map.
+        channels: channels of the feature map; None for a module that does not ask.
         options: under the catalogue's names or the source's own.
 
     Raises:
@@ -21,7 +24,7 @@ def settings(name: str, channels: int, options: Mapping[str, object]) -> dict[st
     """
     found = entry(name)
     known = {option.name: option for option in found.options}
-    values: dict[str, OptionValue] = {"channels": channels}
+    values: dict[str, OptionValue] = {} if channels is None else {"channels": channels}
     given_names: set[str] = set()
     values.update({option.name: option.default for option in found.options})
     for given, value in options.items():
@@ -32,16 +35,24 @@ def settings(name: str, channels: int, options: Mapping[str, object]) -> dict[st
             raise BadRequest(f"Option {option_name} of {name} is given twice, once as {given!r}. Give it once.")
         given_names.add(option_name)
         values[option_name] = _typed(name, known[option_name], value)
-    _check(found, values)
+    _check(found, found.constraints, values)
     return values
 
 
-def _check(found: Entry, values: Settings) -> None:
-    for constraint in found.constraints:
+def check_map(name: str, values: Settings, height: int, width: int) -> None:
+    """Raises BadRequest for a map that a module with these settings cannot take."""
+    found = entry(name)
+    _check(found, found.map_constraints, {**values, "map_height": height, "map_width": width})
+
+
+def check_open_map(name: str, values: Settings) -> None:
+    """Raises BadRequest where a module's graph is made for one height and width."""
+    found = entry(name)
+    for constraint in found.open_map_constraints:
         if not constraint.holds(values):
-            given = ", ".join(f"{key}={value}" for key, value in values.items())
             raise BadRequest(
-                f"{found.name} cannot be built with {given}: it needs {constraint.text}. {_options_line(found)}"
+                f"{name} cannot leave height and width open: it needs {constraint.text}. "
+                "Export one artifact for each size, without --dynamic-size."
             )
 
 
@@ -51,15 +62,53 @@ def source_options(name: str, arguments: Mapping[str, object]) -> dict[str, obje
     return {names.get(key, key): value for key, value in arguments.items()}
 
 
+def option_text(value: OptionValue) -> str:
+    """A value as --set takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _check(found: Entry, constraints: Iterable[Constraint], values: Settings) -> None:
+    kept = [constraint for constraint in constraints if constraint.holds(values)]
+    for constraint in constraints:
+        if constraint in kept:
+            continue
+        given = ", ".join(f"{name}={option_text(values[name])}" for name in constraint.about)
+        fitting = [_what_fits(name, values, [constraint, *kept]) for name in constraint.about]
+        alternatives = "; or ".join(text for text in fitting if text)
+        advice = f" What would fit: {alternatives}." if alternatives else ""
+        raise BadRequest(
+            f"{found.name} cannot take {given}: it needs {constraint.text}.{advice} {_options_line(found)}"
+        )
+
+
+def _what_fits(name: str, values: Settings, constraints: Iterable[Constraint]) -> str:
+    """The nearest values of one option, below and above, with which every constraint holds."""
+    value = values[name]
+    if isinstance(value, bool):
+        return f"{name}={not value}" if _hold(constraints, {**values, name: not value}) else ""
+    if not isinstance(value, int):
+        return ""
+    below = (other for other in range(value - 1, max(0, value - _FARTHEST), -1))
+    above = (other for other in range(max(value + 1, 1), value + _FARTHEST))
+    nearest = [next((o for o in side if _hold(constraints, {**values, name: o})), None) for side in (below, above)]
+    return " or ".join(f"{name}={other}" for other in nearest if other is not None)
+
+
+def _hold(constraints: Iterable[Constraint], values: Settings) -> bool:
+    return all(constraint.holds(values) for constraint in constraints)
+
+
 def _options_line(found: Entry) -> str:
     if not found.options:
         return f"{found.name} takes no options besides channels."
-    return "Options: " + ", ".join(f"{option.name}={option.default}" for option in found.options) + "."
+    return "Options: " + ", ".join(f"{option.name}={option_text(option.default)}" for option in found.options) + "."
 
 
 def _typed(name: str, option: Option, value: object) -> OptionValue:
-    kind = type(option.default)
     problem = BadRequest(f"Option {option.name} of {name} takes {_wanted(option)}, got {value!r}.")
+    if isinstance(option.default, tuple):
+        return _several(option, value, problem)
+    kind = type(option.default)
     if isinstance(value, str) and kind is not str:
         value = _parsed(value, kind, problem)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -68,18 +117,33 @@ def _typed(name: str, option: Option, value: object) -> OptionValue:
         raise problem
     if option.choices and value not in option.choices:
         raise problem
-    # Written so that NaN, which compares with nothing, is refused.
-    if option.minimum is not None and not float(value) >= option.minimum:
-        raise problem
-    if option.maximum is not None and not float(value) <= option.maximum:
+    if isinstance(value, (int, float)) and not _within(option, value):
         raise problem
     return value
+
+
+def _several(option: Option, value: object, problem: BadRequest) -> tuple[int, ...]:
+    """Numbers from a tuple, a list or text with commas."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (tuple, list)) or not parts:
+        raise problem
+    numbers: list[Any] = [_parsed(part, int, problem) if isinstance(part, str) else part for part in parts]
+    if not all(type(number) is int and _within(option, number) for number in numbers):
+        raise problem
+    return tuple(numbers)
+
+
+def _within(option: Option, value: float) -> bool:
+    # Written so that NaN, which compares with nothing, is refused.
+    above = option.minimum is None or value >= option.minimum
+    return above and (option.maximum is None or value <= option.maximum)
 
 
 def _wanted(option: Option) -> str:
     if option.choices:
         return f"one of {', '.join(option.choices)}"
-    wanted = f"{type(option.default).__name__}"
+    several = isinstance(option.default, tuple)
+    wanted = "int, or several with commas," if several else type(option.default).__name__
     if option.minimum is not None:
         wanted += f" of at least {option.minimum:g}"
     if option.maximum is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deploy_attn.export.certificate import Certificate, Trial, compare_modules, prove
 from deploy_attn.jetson.errors import DeployAttnError, first_line
@@ -55,7 +55,12 @@ class Rewrite:
         }
 
 
-def rewrite(model: nn.Module, example: Tensor, engine: str = "cpu") -> Rewrite:
+class _FormRequest(NamedTuple):
+    engine: str
+    dynamic_size: bool
+
+
+def rewrite(model: nn.Module, example: Tensor, engine: str = "cpu", dynamic_size: bool = False) -> Rewrite:
     """Returns a float64 copy of a network, in eval mode, with its attention in export form.
 
     Every instance of a catalogue class is replaced once, wherever it stands,
@@ -66,8 +71,10 @@ def rewrite(model: nn.Module, example: Tensor, engine: str = "cpu") -> Rewrite:
         model: the network; it may be a catalogue module itself.
         example: an input `b c h w`.
         engine: the engine's family, `cpu` or `gpu`.
+        dynamic_size: build forms that take any h and w.
 
     Raises:
+        BadRequest: a module's graph is made for one size, and any is asked for.
         DeployAttnError: each replacement holds and the whole network does not.
     """
     reference = copy.deepcopy(model).double().eval()
@@ -76,7 +83,7 @@ def rewrite(model: nn.Module, example: Tensor, engine: str = "cpu") -> Rewrite:
     findings = []
     forms: dict[ReferenceForm, nn.Module] = {}
     for module, paths in places.items():
-        finding, form = _proven_form(module, paths, observed[module], engine)
+        finding, form = _proven_form(module, paths, observed[module], _FormRequest(engine, dynamic_size))
         findings.append(finding)
         if form is not None:
             forms[module] = form
@@ -124,19 +131,19 @@ def _observe(network: nn.Module, modules: list[ReferenceForm], x: Tensor) -> dic
 
 
 def _proven_form(
-    module: ReferenceForm, paths: tuple[str, ...], inputs: list[Tensor], engine: str
+    module: ReferenceForm, paths: tuple[str, ...], inputs: list[Tensor], want: _FormRequest
 ) -> tuple[Finding, nn.Module | None]:
     name = module.catalogue_name
     shapes = {tuple(x.shape[1:]) for x in inputs}
     if not shapes:
         return Finding(paths, name, False, "the network does not call it", None), None
-    if len(shapes) > 1:
+    if len(shapes) > 1 and not want.dynamic_size:
         reason = f"it is called with maps of several sizes: {sorted(shapes)}"
         return Finding(paths, name, False, reason, None), None
     batch, channels, height, width = inputs[0].shape
     shape = (batch, channels, height, width)
     observed = {f"the network's own, call {i}": x for i, x in enumerate(inputs)}
-    proof = prove(module, shape, engine, observed)
+    proof = prove(module, shape, want.engine, observed, want.dynamic_size)
     if not proof.certificate.proven:
         reason = f"not proven: worst error {proof.certificate.worst_error:.1e}"
         return Finding(paths, name, False, reason, proof.certificate), None

@@ -77,7 +77,7 @@ class Unfaithful(ReferenceForm):
     def forward(self, x: Tensor) -> Tensor:
         return x
 
-    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
+    def export_form(self, input_shape: Shape, engine: str = "cpu", dynamic_size: bool = False) -> nn.Module:
         return Doubling()
 
 
@@ -117,7 +117,7 @@ class Fickle(ReferenceForm):
     def forward(self, x: Tensor) -> Tensor:
         return x
 
-    def export_form(self, input_shape: Shape, engine: str = "cpu") -> nn.Module:
+    def export_form(self, input_shape: Shape, engine: str = "cpu", dynamic_size: bool = False) -> nn.Module:
         self.made.append(nn.Identity() if len(self.made) < 2 else Doubling())
         return self.made[-1]
 

@@ -118,4 +118,4 @@ print(len(names), len(verdict.checks), verdict.passed)
     assert done.returncode == 0, done.stderr
     modules, checks, passed = done.stdout.split()
     assert int(modules) >= 5
-    assert (checks, passed) == ("6", "True")
+    assert (checks, passed) == ("9", "True")

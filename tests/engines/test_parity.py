@@ -107,7 +107,7 @@ def test_the_export_itself_left_the_same_verdict(exported: Path, folder: Path) -
 def test_every_graph_runs_every_case_and_fp16_in_both_brackets(folder: Path) -> None:
     ways = (("exact", FP32_GRAPH), ("optimistic", FP16_GRAPH), ("pessimistic", FP16_GRAPH))
     found = [(check.bracket, check.graph, check.case, check.output) for check in verify(folder).checks]
-    assert found == [(*way, case, "output") for way in ways for case in ("normal", "far_mean")]
+    assert found == [(*way, case, "output") for way in ways for case in ("normal", "far_mean", "large")]
 
 
 def test_each_way_of_running_is_judged_by_its_own_tolerance(folder: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_conditions_say_engine_version_and_machine(folder: Path) -> None:
 
 def test_the_tolerances_are_those_that_the_artifact_was_exported_with(folder: Path) -> None:
     seal(folder, lambda manifest: manifest["tolerances"]["fp16"].update(rms_relative=0.0))
-    assert [check.bracket for check in failed(verify(folder))] == ["optimistic"] * 2
+    assert [check.bracket for check in failed(verify(folder))] == ["optimistic"] * 3
 
 
 def test_a_module_that_is_rough_on_a_case_loosens_that_case_in_fp32_and_no_other(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_doubled_weight_fails_with_its_numbers_even_where_every_hash_agrees(fo
 def test_nan_fails_and_the_verdict_is_still_strict_json(folder: Path) -> None:
     change_graph(folder, FP32_GRAPH, lambda model: scale_weight(model, math.nan))
     found = failed(verify(folder))
-    assert [check.comparison.non_finite for check in found if check.comparison is not None] == [16 * 7 * 9] * 2
+    assert [check.comparison.non_finite for check in found if check.comparison is not None] == [16 * 7 * 9] * 3
     measured = next(check["measured"] for check in written(folder)["checks"] if not check["passed"])
     assert (measured["rms_relative"], measured["worst_actual"]) == (None, None)
 

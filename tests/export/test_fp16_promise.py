@@ -36,7 +36,7 @@ def s2() -> ReferenceForm:
 
 @pytest.fixture(scope="module")
 def normal() -> Array:
-    return noise_inputs(SHAPE, SEED, far_mean=False)["normal"]
+    return noise_inputs(SHAPE, SEED, severe=False)["normal"]
 
 
 @pytest.fixture(scope="module")

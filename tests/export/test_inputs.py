@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from deploy_attn.export.inputs import PHOTO_SUFFIXES, noise_inputs, npy_shape, parity_input, twice_the_batch
+from deploy_attn.export.inputs import PHOTO_SUFFIXES, larger_map, noise_inputs, npy_shape, parity_input, twice_the_batch
 from deploy_attn.jetson.errors import BadRequest
 
 Array = np.ndarray[Any, Any]
@@ -409,36 +409,36 @@ def test_a_folder_is_no_input(tmp_path: Path) -> None:
 
 
 def test_noise_is_standard_normal_float32() -> None:
-    normal = noise_inputs((4, 8, 32, 32), 0, far_mean=False)["normal"]
+    normal = noise_inputs((4, 8, 32, 32), 0, severe=False)["normal"]
     assert normal.dtype == np.float32
     assert normal.shape == (4, 8, 32, 32)
     assert abs(float(normal.mean())) < 0.02
     assert abs(float(normal.std()) - 1) < 0.02
 
 
-@pytest.mark.parametrize("far_mean", [False, True])
-def test_noise_is_the_same_for_the_same_seed_and_another_for_another(far_mean: bool) -> None:
-    first, again, other = (noise_inputs(SHAPE, seed, far_mean) for seed in (1, 1, 2))
+@pytest.mark.parametrize("severe", [False, True])
+def test_noise_is_the_same_for_the_same_seed_and_another_for_another(severe: bool) -> None:
+    first, again, other = (noise_inputs(SHAPE, seed, severe) for seed in (1, 1, 2))
     assert list(first) == list(again)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not any(np.array_equal(first[name], other[name]) for name in first)
 
 
 def test_noise_is_the_same_in_every_release() -> None:
-    normal = noise_inputs((1, 1, 1, 3), 0, far_mean=False)["normal"]
+    normal = noise_inputs((1, 1, 1, 3), 0, severe=False)["normal"]
     np.testing.assert_allclose(normal.ravel(), [1.7640524, 0.4001572, 0.978738], rtol=1e-6)
 
 
-def test_without_a_far_mean_the_second_input_is_the_noise_negated() -> None:
-    inputs = noise_inputs(SHAPE, 3, far_mean=False)
+def test_mild_noise_comes_with_its_negation() -> None:
+    inputs = noise_inputs(SHAPE, 3, severe=False)
     assert list(inputs) == ["normal", "negated"]
     np.testing.assert_array_equal(inputs["negated"], -inputs["normal"])
 
 
 def test_a_far_mean_is_20_sigma_up_or_down_in_each_channel() -> None:
-    inputs = noise_inputs((2, 64, 8, 8), 3, far_mean=True)
-    assert list(inputs) == ["normal", "far_mean"]
-    np.testing.assert_array_equal(inputs["normal"], noise_inputs((2, 64, 8, 8), 3, far_mean=False)["normal"])
+    inputs = noise_inputs((2, 64, 8, 8), 3, severe=True)
+    assert list(inputs) == ["normal", "far_mean", "large"]
+    np.testing.assert_array_equal(inputs["normal"], noise_inputs((2, 64, 8, 8), 3, severe=False)["normal"])
     shifts = inputs["far_mean"] - inputs["normal"]
     assert inputs["far_mean"].dtype == np.float32
     np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:1, :, :1, :1], shifts.shape), atol=1e-5)
@@ -454,3 +454,17 @@ def test_twice_the_batch_adds_the_mirror_images() -> None:
     assert doubled.flags.c_contiguous
     np.testing.assert_array_equal(doubled[:2], x)
     np.testing.assert_array_equal(doubled[2:], np.flip(x, 3))
+
+
+def test_large_noise_is_100_times_the_noise() -> None:
+    inputs = noise_inputs(SHAPE, 3, severe=True)
+    np.testing.assert_array_equal(inputs["large"], np.float32(100) * inputs["normal"])
+
+
+def test_a_larger_map_holds_the_map_and_repeats_it() -> None:
+    x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    larger = larger_map(x, 2, 5)
+    assert larger.shape == (2, 3, 6, 10)
+    np.testing.assert_array_equal(larger[:, :, :4, :5], x)
+    np.testing.assert_array_equal(larger[:, :, 4:, :5], x[:, :, :2])
+    np.testing.assert_array_equal(larger[:, :, :4, 5:], x)

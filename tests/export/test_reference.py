@@ -16,6 +16,7 @@ from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.reference import fp32_errors, npz_from_cases, reference_cases
 from deploy_attn.jetson.artifact import Case
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+from tests.deploy_attn.catalogue_cases import small
 from tests.export.networks import Returns
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +35,7 @@ class _Weighted(nn.Module):
 
 
 def _x() -> Array:
-    return noise_inputs((2, 3, 4, 5), 0, far_mean=False)["normal"]
+    return noise_inputs((2, 3, 4, 5), 0, severe=False)["normal"]
 
 
 def _cancels(x: Tensor) -> Tensor:
@@ -67,10 +68,10 @@ def test_weights_are_widened_too_and_the_network_is_in_eval_mode_but_the_callers
 
 
 def test_every_input_is_a_case_in_order_and_is_kept_as_it_was() -> None:
-    inputs = noise_inputs((1, 3, 4, 5), 1, far_mean=True)
+    inputs = noise_inputs((1, 3, 4, 5), 1, severe=True)
     cases = reference_cases(Returns(lambda x: x.mul_(2)), inputs)
-    assert [case.name for case in cases] == ["normal", "far_mean"]
-    untouched = noise_inputs((1, 3, 4, 5), 1, far_mean=True)
+    assert [case.name for case in cases] == ["normal", "far_mean", "large"]
+    untouched = noise_inputs((1, 3, 4, 5), 1, severe=True)
     for case in cases:
         np.testing.assert_array_equal(case.inputs["input"], untouched[case.name])
         np.testing.assert_array_equal(case.outputs["output"], 2 * untouched[case.name])
@@ -128,8 +129,8 @@ def test_the_error_of_fp32_is_the_networks_own() -> None:
 @pytest.mark.parametrize("name", deploy_attn.available())
 def test_the_error_of_fp32_of_a_catalogue_module_is_small_but_not_zero(name: str) -> None:
     torch.manual_seed(0)
-    network = deploy_attn.create(name, channels=16)
-    inputs = noise_inputs((1, 16, 8, 8), 0, far_mean=False)
+    network = small(name, channels=16).float()
+    inputs = noise_inputs((1, 16, 8, 8), 0, severe=False)
     errors = fp32_errors(network, reference_cases(network, inputs))
     assert errors["normal"]["output"] > 0
     assert all(error["output"] < 1e-5 for error in errors.values())

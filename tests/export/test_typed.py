@@ -24,6 +24,7 @@ from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
 from deploy_attn.export.precision import NodePlan, PrecisionPlan, plan_from_graph
 from deploy_attn.export.ranges import tensor_ranges
 from deploy_attn.export.typed import typed_from_plan
+from tests.deploy_attn.catalogue_cases import small
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -294,7 +295,7 @@ def test_the_fp32_graph_is_not_written_to() -> None:
 def test_every_catalogue_module_has_a_valid_typed_graph(name: str, opset_and_ir: tuple[int, int]) -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 16, 8, 8)
-    form = deploy_attn.create(name, channels=16).eval().export_form((1, 16, 8, 8), "gpu").eval()
+    form = small(name, channels=16).export_form((1, 16, 8, 8), "gpu").float().eval()
     with torch.inference_mode():
         model = onnx_from_module(form, x, GraphRequest(*opset_and_ir))
         wanted = form(x).numpy()
