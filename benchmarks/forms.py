@@ -1,0 +1,268 @@
+"""What an export form gains over the source's code in onnxruntime on one CPU thread, as paired ratios.
+
+Run by hand on a quiet machine: `python benchmarks/forms.py`, or for some rows
+only `--names se cbam --shapes 1x256x28x28`. Both graphs come from the same
+exporter at opset 17. Two sessions at a time are compared: in each pair, in
+random order, each session gets one call to bring its data into the caches and
+one timed call, and the ratio is taken within the pair, because a machine's
+speed drifts between pairs. onnxruntime's level ALL is slower than EXTENDED for
+some graphs, so a short pilot chooses the better level for each graph; the ratio
+to the source's code at ALL, which is the default, is reported too.
+
+Exit code 1 if a form is slower than the source's code, or differs from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import random
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from cases import MEASURED, Case, Result, Results, cases, machine, name_argument, shape_from_text, shape_text, versions
+from naive import naive
+from torch import nn
+
+from deploy_attn.export.inputs import noise_inputs
+from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
+from deploy_attn.jetson.metrics import compare
+from deploy_attn.modules.catalogue import Shape
+
+Array = np.ndarray[Any, Any]
+
+SHAPES: tuple[Shape, ...] = ((1, 64, 56, 56), (1, 256, 28, 28), (1, 512, 26, 26), (8, 256, 28, 28))
+LEVELS: Mapping[str, ort.GraphOptimizationLevel] = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+}
+METHOD = {
+    "opset": 17,
+    "threads": 1,
+    "spinning": False,
+    "warm_up_calls": 10,
+    "pairs": "30 to 300 by a time budget; at least 8 where a call takes more than 50 ms",
+    "control": "the source's graph against a second session of itself, where a call takes up to 50 ms",
+    "ratio": "median, 10th and 90th percentile of source / form within a pair: above 1 the form is faster",
+}
+BOUND = 0.98
+APART = 1e-4  # RMS relative, of two FP32 graphs of one function
+WARM_UP = 10
+MOST_PAIRS = 300
+SLOW_S = 0.05
+
+
+class Differs(Exception):
+    """The two graphs do not compute the same, so their times say nothing."""
+
+
+class Effort(NamedTuple):
+    """How long to measure: a share of a case's seconds, and the fewest pairs, for calls up to 50 ms and slower."""
+
+    share: float
+    least: int
+    least_if_slow: int
+
+
+PILOT = Effort(0.1, 10, 3)
+MAIN = Effort(0.5, 30, 8)
+AGAIN = Effort(1.0, 60, 16)
+SIDE = Effort(0.15, 30, 8)
+
+
+@dataclass
+class Paired:
+    """Timed calls of two sessions, pair by pair, in seconds."""
+
+    first: list[float] = field(default_factory=list)
+    second: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """The median of first / second within a pair."""
+        return statistics.median(self._ratios())
+
+    def summary(self) -> Result:
+        tenths = statistics.quantiles(self._ratios(), n=10, method="inclusive")
+        figures = {"median": self.ratio, "p10": tenths[0], "p90": tenths[-1]}
+        return {**{name: round(value, 3) for name, value in figures.items()}, "pairs": len(self.first)}
+
+    def _ratios(self) -> list[float]:
+        return [a / b for a, b in zip(self.first, self.second)]
+
+
+class Contest:
+    """The source's graph and the form's, each at both levels, on one input."""
+
+    def __init__(self, case: Case, shape: Shape, seconds: float) -> None:
+        self._seconds = seconds
+        reference = case.reference(shape)
+        self._feed = {"input": noise_inputs(shape, seed=0, severe=False)["normal"]}
+        form = case.reference(shape).double().export_form(shape, "cpu").float()
+        graphs = {"naive": self._graph(naive(case.name, reference)), "form": self._graph(form)}
+        self._sessions = {
+            (name, level): _session(graph, level) for (name, graph), level in itertools.product(graphs.items(), LEVELS)
+        }
+        self._naive = graphs["naive"]
+
+    def apart(self) -> float:
+        """RMS relative difference of the two graphs.
+
+        Raises:
+            Differs: it is more than rounding explains.
+        """
+        source, form = (self._sessions[name, "all"].run(None, self._feed)[0] for name in ("naive", "form"))
+        found = compare(form, source).rms_relative
+        if not found <= APART:
+            raise Differs(f"form and source are {found:.1e} apart")
+        return found
+
+    def warm_up(self) -> None:
+        for session in self._sessions.values():
+            _warm_up(session, self._feed)
+
+    def better_level(self, graph: str) -> str:
+        """The level at which a graph is faster, from a short pilot."""
+        pilot = self._pairs(self._sessions[graph, "all"], self._sessions[graph, "extended"], PILOT)
+        return "all" if pilot.ratio <= 1 else "extended"
+
+    def gain(self, naive_level: str, form_level: str, effort: Effort) -> Paired:
+        return self._pairs(self._sessions["naive", naive_level], self._sessions["form", form_level], effort)
+
+    def control(self, level: str) -> Paired:
+        """The source's graph against a second session of itself, whose ratio must be 1."""
+        other = _session(self._naive, level)
+        _warm_up(other, self._feed)
+        return self._pairs(self._sessions["naive", level], other, SIDE)
+
+    def _graph(self, module: nn.Module) -> bytes:
+        with torch.inference_mode():
+            x = torch.from_numpy(self._feed["input"])
+            graph: bytes = onnx_from_module(module.eval(), x, GraphRequest(17, 8)).SerializeToString()
+        return graph
+
+    def _pairs(self, first: ort.InferenceSession, second: ort.InferenceSession, effort: Effort) -> Paired:
+        paired = Paired()
+        one_s = [_timed(session, self._feed) for session in (first, second)]
+        least = effort.least if max(one_s) <= SLOW_S else effort.least_if_slow
+        affordable = int(effort.share * self._seconds / (2 * sum(one_s)))
+        for _ in range(min(MOST_PAIRS, max(least, affordable))):
+            turns = [(first, paired.first), (second, paired.second)]
+            random.shuffle(turns)
+            for session, times in turns:
+                session.run(None, self._feed)
+                times.append(_timed(session, self._feed))
+        return paired
+
+
+def main() -> int:
+    """Measures, prints a line a case, and says whether every form holds."""
+    wanted = _arguments()
+    todo = [(case, shape) for case in cases(wanted.names) for shape in wanted.shapes]
+    renewed = [(case.label, shape_text(shape)) for case, shape in todo]
+    head = {"machine": machine(), "versions": versions("torch", "onnx", "onnxruntime", "numpy"), "method": METHOD}
+    results = Results(wanted.output, head, ("case", "shape"), renewed)
+    torch.set_num_threads(1)
+    failures = []
+    for case, shape in todo:
+        try:
+            row = measure(case, shape, wanted.seconds_per_case)
+        except Differs as difference:
+            failures.append(f"{case.label} at {shape_text(shape)}: {difference}")
+            continue
+        results.add(row)
+        print(_line(row), flush=True)
+        if row["ratio"]["median"] < BOUND:
+            failures.append(f"{case.label} at {shape_text(shape)}: {row['ratio']['median']} of the source's speed")
+        gc.collect()
+    print("\n".join(failures), file=sys.stderr)
+    return 1 if failures else 0
+
+
+def measure(case: Case, shape: Shape, seconds: float) -> Result:
+    """One row. Where the form seems to lose, all is set up anew and measured twice as long; all pairs count."""
+    contest = Contest(case, shape, seconds)
+    apart = contest.apart()
+    contest.warm_up()
+    levels = {graph: contest.better_level(graph) for graph in ("naive", "form")}
+    better = contest.gain(levels["naive"], levels["form"], MAIN)
+    if better.ratio < BOUND:
+        contest = Contest(case, shape, seconds)
+        contest.warm_up()
+        again = contest.gain(levels["naive"], levels["form"], AGAIN)
+        better = Paired(better.first + again.first, better.second + again.second)
+    slow = statistics.median(better.first) > SLOW_S
+    at_all = better if levels["naive"] == "all" else contest.gain("all", levels["form"], SIDE)
+    return {
+        "case": case.label,
+        "name": case.name,
+        "shape": shape_text(shape),
+        "options": dict(case.options(*shape[2:])),
+        "ratio": better.summary(),
+        "ratio_to_all": at_all.summary(),
+        "control": None if slow else contest.control(levels["naive"]).summary(),
+        "microseconds": {"naive": _us(better.first), "naive_all": _us(at_all.first), "form": _us(better.second)},
+        "levels": levels,
+        "rms_relative_apart": float(f"{apart:.1e}"),
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Export forms against the source's code in onnxruntime on a CPU.")
+    parser.add_argument("--names", nargs="+", type=name_argument, default=(), help="only these modules")
+    parser.add_argument("--shapes", nargs="+", type=shape_from_text, default=SHAPES, help="only these, as 1x256x28x28")
+    parser.add_argument("--seconds-per-case", type=float, default=5.0, help="about so long for each; slow ones longer")
+    parser.add_argument("--output", type=Path, default=MEASURED / "forms.json")
+    return parser.parse_args()
+
+
+def _session(graph: bytes, level: str) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = LEVELS[level]
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _warm_up(session: ort.InferenceSession, feed: Mapping[str, Array]) -> None:
+    """Ten calls, or as many as a second holds; a pilot's calls come on top."""
+    began = time.perf_counter()
+    for _ in range(WARM_UP):
+        session.run(None, feed)
+        if time.perf_counter() - began > 1:
+            break
+
+
+def _timed(session: ort.InferenceSession, feed: Mapping[str, Array]) -> float:
+    began = time.perf_counter()
+    session.run(None, feed)
+    return time.perf_counter() - began
+
+
+def _us(times: Sequence[float]) -> int:
+    return round(statistics.median(times) * 1e6)
+
+
+def _line(row: Result) -> str:
+    better, at_all, us = (row[name] for name in ("ratio", "ratio_to_all", "microseconds"))
+    control = f"{row['control']['median']:.2f}" if row["control"] else "-"
+    return (
+        f"{row['case']:<18} {row['shape']:<12} {better['median']:6.2f} ({better['p10']:.2f}..{better['p90']:.2f}, "
+        f"n={better['pairs']})  to ALL {at_all['median']:6.2f}  control {control}  "
+        f"{us['naive']} -> {us['form']} us  {row['levels']['naive']}/{row['levels']['form']}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

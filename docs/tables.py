@@ -1,0 +1,198 @@
+"""The results in docs/measured/ as Markdown tables."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deploy_attn.engines.tolerance import TOLERANCES
+from deploy_attn.modules.catalogue import entry
+
+SHAPES = ("1x64x56x56", "1x256x28x28", "1x512x26x26", "8x256x28x28")
+INPUTS = ("normal", "far_mean", "large")
+BRACKETS = ("optimistic", "pessimistic")
+GRAPHS: Mapping[str, str] = {"naive": "source", "gpu": "gpu form", "cpu": "cpu form"}
+SILENT = TOLERANCES["fp16-rounded"].rms_relative  # a larger error is wrong, not rounded
+NOT_MEASURED = "Not measured."
+Row = Mapping[str, Any]
+
+
+class Measured(NamedTuple):
+    """What the files of docs/measured/ hold; an absent one is empty."""
+
+    forms: Row
+    fp16: Row
+    ops: Row
+    kernels: Row
+
+    def rows(self, kind: str, name: str | None = None) -> list[Row]:
+        """Rows of one file, in its order; only those of a module if it is named."""
+        found: list[Row] = getattr(self, kind).get("rows", [])
+        return [row for row in found if name in (None, row["name"])]
+
+
+def measured_from(folder: Path) -> Measured:
+    return Measured(*(_json(folder / f"{kind}.json") for kind in Measured._fields))
+
+
+def _json(file: Path) -> Row:
+    content: Row = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return content
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+
+
+def cpu_table(measured: Measured, name: str | None = None) -> str:
+    rows = [
+        [
+            row["case"] + _unlike_the_default(row),
+            row["shape"],
+            _ratio(row["ratio"]),
+            _ratio(row["ratio_to_all"]),
+            f"{row['microseconds']['naive']:,}",
+            f"{row['microseconds']['form']:,}",
+            f"{row['levels']['naive']}, {row['levels']['form']}",
+        ]
+        for row in _by_shape(measured.rows("forms", name))
+    ]
+    headings = ["module", "map", "source / form", "source at ALL / form", "source, us", "form, us", "levels"]
+    return table(headings, rows) if rows else NOT_MEASURED
+
+
+def _by_shape(rows: list[Row]) -> list[Row]:
+    """Modules in alphabetical order, each with its maps in the order of SHAPES, other maps last."""
+    places = {shape: place for place, shape in enumerate(SHAPES)}
+    return sorted(rows, key=lambda row: (row["case"], places.get(row["shape"], len(SHAPES)), row["shape"]))
+
+
+def _ratio(summary: Row) -> str:
+    return f"**{summary['median']:.2f}** ({summary['p10']:.2f} to {summary['p90']:.2f}, n={summary['pairs']})"
+
+
+def _unlike_the_default(row: Row) -> str:
+    """Options that follow the map and are not in the case's name."""
+    default = {option.name: option.default for option in entry(row["name"]).options}
+    told = [f"{name}={value}" for name, value in row["options"].items() if value != default[name]]
+    left = ", ".join(text for text in told if text not in row["case"])
+    return f" ({left})" if left else ""
+
+
+def cpu_summary(measured: Measured) -> str:
+    """Over all modules, a line a map."""
+    rows = []
+    for shape in SHAPES:
+        here = [row for row in measured.rows("forms") if row["shape"] == shape]
+        if not here:
+            continue
+        better, at_all = ([row[kind]["median"] for row in here] for kind in ("ratio", "ratio_to_all"))
+        extent = [statistics.median(better), statistics.median(at_all), min(better), max(better)]
+        counts = [sum(ratio < 1.05 for ratio in better), sum(ratio >= 2 for ratio in better)]
+        rows.append([shape, str(len(here)), *(f"{ratio:.2f}" for ratio in extent), *map(str, counts)])
+    if not rows:
+        return NOT_MEASURED
+    headings = ["map", "rows", "median", "median to ALL", "least", "most", "rows below 1.05", "rows of 2 and more"]
+    largest = {row["case"]: 0.0 for row in measured.rows("forms")}
+    for row in measured.rows("forms"):
+        largest[row["case"]] = max(largest[row["case"]], row["ratio"]["median"])
+    equal = ", ".join(f"`{case}`" for case, ratio in largest.items() if ratio < 1.05) or "none"
+    return f"{table(headings, rows)}\n\nBelow 1.05 on every map: {equal}."
+
+
+def cpu_control(measured: Measured) -> str:
+    medians = [row["control"]["median"] for row in measured.rows("forms") if row["control"]]
+    if not medians:
+        return NOT_MEASURED
+    near = sum(0.98 <= median <= 1.02 for median in medians)
+    return (
+        f"The control over {len(medians)} rows: median {statistics.median(medians):.3f}, "
+        f"from {min(medians):.2f} to {max(medians):.2f}, {near} of them within 2 % of 1."
+    )
+
+
+def fp16_table(measured: Measured, name: str | None = None) -> str:
+    found = measured.rows("fp16", name)
+    if not found:
+        return NOT_MEASURED
+    rows = []
+    for row in found:
+        for kind in INPUTS:
+            errors = [planned[kind][bracket] for planned in row["planned"].values() for bracket in BRACKETS]
+            rows.append([row["case"], kind, _plain(row["plain_half"][kind]), *map(error_text, errors)])
+        nodes = [f"{planned['fp16_nodes']} + {planned['fp32_nodes']}" for planned in row["planned"].values()]
+        rows.append([row["case"], "nodes, FP16 + FP32", "", *(cell for text in nodes for cell in (text, ""))])
+    columns = [f"planned {target}, {bracket}" for target in found[0]["planned"] for bracket in BRACKETS]
+    return table(["module", "input", "plain half", *columns], rows)
+
+
+def _plain(figures: Row) -> str:
+    if figures["non_finite"]:
+        return f"**NaN or Inf in {100 * figures['non_finite']:.3g} %**"
+    text = error_text(figures["error"])
+    return f"**{text}**" if figures["error"] > SILENT else text
+
+
+def error_text(error: float | None) -> str:
+    return "NaN or Inf" if error is None else f"{error:.1e}"
+
+
+def plain_half_verdict(row: Row) -> str:
+    """`safe`, or what goes wrong and on which inputs."""
+    figures = row["plain_half"]
+    overflow = [kind for kind in INPUTS if figures[kind]["non_finite"]]
+    silent = [kind for kind in INPUTS if kind not in overflow and figures[kind]["error"] > SILENT]
+    found = (("overflows", overflow), ("silent error", silent))
+    return "; ".join(f"{what} ({', '.join(kinds)})" for what, kinds in found if kinds) or "safe"
+
+
+def worst_planned(row: Row) -> str:
+    """The largest error of a planned graph, over targets and inputs, in the pessimistic bracket."""
+    errors = [planned[kind]["pessimistic"] for planned in row["planned"].values() for kind in INPUTS]
+    return error_text(None if None in errors else max(errors))
+
+
+def operator_table(measured: Measured, name: str) -> str:
+    rows = [
+        [
+            row["case"],
+            row["target"],
+            str(row["opset"]),
+            str(sum(row["operators"].values())),
+            ", ".join(kind if count == 1 else f"{kind} x {count}" for kind, count in row["operators"].items()),
+        ]
+        for row in measured.rows("ops", name)
+    ]
+    return table(["module", "target", "opset", "nodes", "operators"], rows) if rows else NOT_MEASURED
+
+
+def kernel_table(measured: Measured, name: str | None = None) -> str:
+    rows = [
+        [
+            row["case"],
+            *(str(row["graphs"][graph]["kernels"]) for graph in GRAPHS),
+            *(f"{row['graphs'][graph]['traffic']:.2f}" for graph in GRAPHS),
+            *(f"{row['graphs'][graph]['scratch_bytes'] / 1024:,.0f}" for graph in GRAPHS),
+        ]
+        for row in measured.rows("kernels", name)
+    ]
+    figures = ("kernels", "traffic", "scratch KiB")
+    headings = ["module", *(f"{figure}, {title}" for figure in figures for title in GRAPHS.values())]
+    return table(headings, rows) if rows else NOT_MEASURED
+
+
+def conditions_table(measured: Measured) -> str:
+    """Where and with what each file was made."""
+    rows = []
+    for kind in Measured._fields:
+        head: Row = getattr(measured, kind)
+        if head:
+            machine = head.get("machine")
+            where = f"{machine['cpu']}, {machine['cores']} cores" if machine else "any: nothing is timed"
+            versions = ", ".join(f"{name} {number}" for name, number in head["versions"].items())
+            rows.append([f"[{kind}.json](measured/{kind}.json)", where, versions])
+    return table(["results", "machine", "versions"], rows) if rows else NOT_MEASURED
