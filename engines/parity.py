@@ -18,6 +18,8 @@ from deploy_attn.jetson.artifact import Artifact, Case, open_artifact
 from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError, first_line
 from deploy_attn.jetson.metrics import compare
 
+_OwnErrors = Mapping[str, Mapping[str, Mapping[str, float]]]  # of the module in FP32, by case and output
+
 
 def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
     """Re-checks an artifact from its own files, and records the verdict in it.
@@ -128,14 +130,14 @@ def _tolerance(artifact: Artifact, precision: str) -> Tolerance:
     return Tolerance(**artifact.manifest["tolerances"][precision])
 
 
-def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: Mapping[str, Mapping[str, float]]) -> list[Check]:
+def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: _OwnErrors) -> list[Check]:
     checks = []
     try:
         with run:
             for case in cases:
                 outputs = run.infer(case.inputs)
                 for name in case.outputs:
-                    own_error = own_errors.get(case.name, {}).get(name, 0.0)
+                    own_error = own_errors.get(case.name, {}).get(name, {})
                     checks.append(_compared(_fitted(blank, own_error), case, name, outputs))
     except Exception as error:  # whatever the engine throws is the finding
         refused = f"the engine refused the graph: {first_line(error)}"
@@ -143,10 +145,11 @@ def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: Mapping[st
     return checks
 
 
-def _fitted(blank: Check, own_error: float) -> Check:
+def _fitted(blank: Check, own_error: Mapping[str, float]) -> Check:
     if blank.precision != "fp32":
         return blank
-    return replace(blank, tolerance=fp32_tolerance(blank.tolerance, own_error))
+    rms, worst = own_error.get("rms_relative", 0.0), own_error.get("worst_relative", 0.0)
+    return replace(blank, tolerance=fp32_tolerance(blank.tolerance, rms, worst))
 
 
 def _compared(blank: Check, case: Case, name: str, outputs: Mapping[str, Any]) -> Check:

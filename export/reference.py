@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_AMPLIFIED = 1e-6  # an FP32 run that is this far off has more than rounding of its own
+_CHANGED_INPUTS = 3
+
+
 def check_network(network: nn.Module, x: np.ndarray[Any, Any]) -> None:
     """Runs a network twice on one input, which also gives lazy modules their weights.
 
@@ -68,22 +72,48 @@ def reference_cases(network: nn.Module, inputs: Mapping[str, np.ndarray[Any, Any
     return cases
 
 
-def fp32_errors(network: nn.Module, cases: list[Case]) -> dict[str, dict[str, float]]:
-    """RMS relative error of the network itself, in PyTorch in FP32, by case and output.
+def fp32_errors(network: nn.Module, cases: list[Case]) -> dict[str, dict[str, dict[str, float]]]:
+    """How far the network itself is from float64 in PyTorch in FP32: `rms_relative` and `worst_relative`.
 
-    An error that is not a number (the network leaves the range of FP32) is left out.
+    By case and output. Where it amplifies rounding, a single run is chance: its
+    error is then the largest of four, three of them on inputs whose last bits
+    were changed. An error that is not a number (the network leaves the range of
+    FP32) is left out.
     """
+    single = copy.deepcopy(network).float().eval()
+    errors: dict[str, dict[str, dict[str, float]]] = {}
+    for case in cases:
+        x = case.inputs[INPUT]
+        found = _own_errors(single, x, case)
+        if any(error["rms_relative"] > _AMPLIFIED for error in found.values()):
+            for seed in range(_CHANGED_INPUTS):
+                again = _own_errors(single, _last_bits_changed(x, seed), case)
+                for name in found.keys() & again.keys():
+                    found[name] = {key: max(value, again[name][key]) for key, value in found[name].items()}
+        errors[case.name] = found
+    return errors
+
+
+def _own_errors(single: nn.Module, x: np.ndarray[Any, Any], case: Case) -> dict[str, dict[str, float]]:
     import torch
 
-    single = copy.deepcopy(network).float().eval()
-    errors = {}
-    for case in cases:
-        with torch.inference_mode():
-            tensors = output_tensors(single(torch.from_numpy(case.inputs[INPUT]).clone()))
-        outputs = zip(case.outputs.items(), tensors)
-        found = {name: compare(tensor.numpy(), wanted).rms_relative for (name, wanted), tensor in outputs}
-        errors[case.name] = {name: error for name, error in found.items() if math.isfinite(error)}
-    return errors
+    with torch.inference_mode():
+        tensors = output_tensors(single(torch.from_numpy(x).clone()))
+    found = {name: compare(tensor.numpy(), case.outputs[name]) for name, tensor in zip(case.outputs, tensors)}
+    return {
+        name: {"rms_relative": comparison.rms_relative, "worst_relative": comparison.worst_relative}
+        for name, comparison in found.items()
+        if math.isfinite(comparison.rms_relative)
+    }
+
+
+def _last_bits_changed(x: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, Any]:
+    """Each value moved to its neighbour in FP32, up or down by chance."""
+    import numpy as np
+
+    upwards = np.random.RandomState(seed).random_sample(x.shape) < 0.5
+    changed: np.ndarray[Any, Any] = np.nextafter(x, np.where(upwards, np.float32("inf"), np.float32("-inf")))
+    return changed
 
 
 def npz_from_cases(cases: list[Case]) -> bytes:

@@ -18,20 +18,29 @@ Extent = int | str  # a number, or the name of one that is known at run time onl
 
 def freeze_reshapes(model: onnx.ModelProto) -> None:
     """Replaces what it can in place, and removes the nodes that nothing reads any more."""
+    while _freeze_once(model):  # a constant target tells more shapes behind it
+        pass
+    _drop_unread(model.graph)
+
+
+def _freeze_once(model: onnx.ModelProto) -> bool:
+    """Whether any target became a constant."""
     import numpy as np
     import onnx
 
     shapes = _Shapes(model)
-    taken = {tensor.name for tensor in model.graph.initializer}
+    known = {tensor.name for tensor in model.graph.initializer}
+    count = len(known)
     for node in model.graph.node:
-        if node.op_type != "Reshape" or node.input[1] in taken:
+        if node.op_type != "Reshape" or node.input[1] in known:
             continue
         frozen = _frozen(shapes.of(node.input[0]), shapes.value(node.input[1]))
         if frozen is not None:
             name = f"{node.output[0]}__shape"
             model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(frozen, np.int64), name))
             node.input[1] = name
-    _drop_unread(model.graph)
+            count += 1
+    return count > len(known)
 
 
 def _frozen(data: list[Extent] | None, target: list[Extent | None] | None) -> list[int] | None:

@@ -308,6 +308,7 @@ ENTRIES: tuple[Entry, ...] = (
         macs="3 * c * c * h * w + 2 * c * (h * w)**2 + (c * h * w * width * height if pos_emb else 0)",
         hazards=(
             "The logits have no scale: at large activations plain FP16 overflows. Adding one changes what was trained.",
+            "For GPUs the weights of all places to all places are one tensor: 4 * heads * (h * w)**2 bytes in FP32.",
             "The position term is the transpose of the paper's, its extents are named the wrong way round: both kept.",
         ),
         map_constraints=(
@@ -464,7 +465,10 @@ ENTRIES: tuple[Entry, ...] = (
         source_arguments=MappingProxyType({"channel": "channels"}),
         parameters="3 * c * c",
         macs="3 * c * c * h * w + 2 * c * (h * w)**2",
-        hazards=("Without scale the logits overflow plain FP16 at large activations.",),
+        hazards=(
+            "Without scale the logits overflow plain FP16 at large activations.",
+            "For GPUs the weights of all places to all places are one tensor: 4 * (h * w)**2 bytes in FP32.",
+        ),
     ),
     Entry(
         name="non_local",
