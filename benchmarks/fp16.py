@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,17 @@ from cases import MEASURED, Case, Result, Results, cases, machine, name_argument
 from naive import naive
 from torch import nn
 
-from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.engines.target import load_target
 from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
-from deploy_attn.export.precision import plain_half_plan, plan_from_graph
-from deploy_attn.export.ranges import tensor_ranges
+from deploy_attn.export.precision import plain_half_plan
 from deploy_attn.export.reference import reference_cases
-from deploy_attn.export.refine import refined_plan, rounded_comparisons
+from deploy_attn.export.refine import comparisons, plan_for, rounded_comparisons
 from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.artifact import Case as ParityCase
-from deploy_attn.jetson.metrics import Comparison, compare, finite_or_none
+from deploy_attn.jetson.metrics import Comparison, finite_or_none
 from deploy_attn.modules.catalogue import Shape
-
-Comparisons = Mapping[str, Mapping[str, Comparison]]
 
 SHAPE: Shape = (1, 64, 56, 56)
 TARGETS = ("onnxruntime-cpu", "jetson-nano")
@@ -98,16 +93,15 @@ def _planned(case: Case, parity: list[ParityCase], name: str) -> Result:
     request = GraphRequest(target.opset, target.ir_version)
     form = case.reference(SHAPE).double().export_form(SHAPE, target.family).float()
     graph = simplify(_graph(form, parity, request), parity[0].inputs, request).model
-    plan = plan_from_graph(graph, tensor_ranges(graph, [one.inputs for one in parity]))
-    plan = refined_plan(graph, plan, parity)
+    plan = plan_for(graph, parity)
     pessimistic = rounded_comparisons(graph, plan, parity)
-    optimistic = _comparisons(typed_from_plan(graph, plan), parity)
+    optimistic = comparisons(typed_from_plan(graph, plan), parity)
     return {
         "fp16_nodes": plan.count("fp16"),
         "fp32_nodes": plan.count("fp32"),
         **{
             one.name: {
-                "optimistic": _figures(optimistic[one.name])["error"],
+                "optimistic": _figures(optimistic[one.name]["output"])["error"],
                 "pessimistic": _figures(pessimistic[one.name]["output"])["error"],
             }
             for one in parity
@@ -119,11 +113,6 @@ def _graph(module: nn.Module, parity: list[ParityCase], request: GraphRequest) -
     with torch.inference_mode():
         x: np.ndarray[Any, Any] = next(iter(parity[0].inputs.values()))
         return onnx_from_module(module.float().eval(), torch.from_numpy(x), request)
-
-
-def _comparisons(model: onnx.ModelProto, parity: list[ParityCase]) -> dict[str, Comparison]:
-    with OnnxRuntimeRunner(model.SerializeToString()) as run:
-        return {one.name: compare(run.infer(one.inputs)["output"], one.outputs["output"]) for one in parity}
 
 
 def _figures(comparison: Comparison) -> Result:

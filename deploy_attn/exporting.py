@@ -16,10 +16,9 @@ from deploy_attn.export.artifact import check_destination, staged_folder, write_
 from deploy_attn.export.checkpoint import load_checkpoint
 from deploy_attn.export.inputs import larger_map, noise_inputs, npy_shape, parity_input, twice_the_batch
 from deploy_attn.export.onnx_from_module import GraphRequest, checked, onnx_from_module
-from deploy_attn.export.precision import PrecisionPlan, plain_half_plan, plan_from_graph
-from deploy_attn.export.ranges import tensor_ranges
+from deploy_attn.export.precision import PrecisionPlan, plain_half_plan
 from deploy_attn.export.reference import check_network, fp32_errors, npz_from_cases, reference_cases
-from deploy_attn.export.refine import refined_plan, rounded_comparisons
+from deploy_attn.export.refine import plan_for, rounded_comparisons
 from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.artifact import Case
@@ -192,19 +191,31 @@ def _graphs(rewritten: Rewrite, cases: list[Case], request: ExportRequest, targe
     wanted = GraphRequest(target.opset, target.ir_version, request.dynamic_batch, request.dynamic_size)
     with torch.inference_mode():
         first = torch.from_numpy(next(iter(cases[0].inputs.values())))
-        traced = onnx_from_module(rewritten.model.float(), first, wanted)
+        with _left_alone_said(rewritten):
+            traced = onnx_from_module(rewritten.model.float(), first, wanted)
     simplified = simplify(traced, cases[0].inputs, wanted)
     files = {"model.onnx": simplified.model.SerializeToString()}
     listed = [{"file": "model.onnx", "precision": "fp32"}]
     plan, plain_half = None, {}
     if request.fp16:
-        ranges = tensor_ranges(simplified.model, [case.inputs for case in cases])
-        plan = refined_plan(simplified.model, plan_from_graph(simplified.model, ranges), cases)
+        plan = plan_for(simplified.model, cases)
         plain_half = rounded_comparisons(simplified.model, plain_half_plan(simplified.model), cases)
         files["model.fp16.onnx"] = checked(typed_from_plan(simplified.model, plan), wanted).SerializeToString()
         files["precision_plan.json"] = _json({**plan.as_dict(), "plain_half": _plain_half_as_dict(plain_half)})
         listed.append({"file": "model.fp16.onnx", "precision": "fp16"})
     return _Graphs(files, tuple(listed), plan, plain_half, simplified.outcome)
+
+
+@contextlib.contextmanager
+def _left_alone_said(rewritten: Rewrite) -> Iterator[None]:
+    """A module that was not replaced may be why the exporter refuses."""
+    try:
+        yield
+    except BadRequest as error:
+        left = [f"{finding.recognised_as}: {finding.reason}" for finding in rewritten.findings if not finding.replaced]
+        if not left:
+            raise
+        raise BadRequest(f"{error}\nLeft as it was: {'; '.join(left)}.") from error
 
 
 def _plain_half_as_dict(plain_half: PlainHalf) -> dict[str, dict[str, dict[str, object]]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deploy_attn.jetson.artifact import file_sha256
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.suggest import known_names
-from deploy_attn.modules.catalogue import Shape
+from deploy_attn.modules.catalogue import Shape, is_shape
 from deploy_attn.modules.settings import check_map, check_open_map, settings
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def checked_shape(shape: object) -> Shape:
     Raises:
         BadRequest: not four integers of at least 1, or more values than fit.
     """
-    if not isinstance(shape, tuple) or len(shape) != 4 or not all(type(part) is int and part > 0 for part in shape):
+    if not isinstance(shape, tuple) or not is_shape(shape):
         raise BadRequest(f"{shape!r} is not a shape. {_SHAPE_WANTED}")
     batch, channels, height, width = shape
     values = batch * channels * height * width

@@ -105,12 +105,13 @@ def module_page(entry: Entry, measured: Measured) -> str:
 
 
 def _opening(entry: Entry, story: Story) -> str:
-    arxiv = f"[arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})" if entry.arxiv else "no arXiv version"
+    # Where there is none, the docstring says so.
+    arxiv = f", [arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})" if entry.arxiv else ""
     arguments = f'"{entry.name}", channels=256' if entry.needs_channels else f'"{entry.name}"'
     file = f"deploy_attn/modules/{entry.name}.py"
     return (
         f"# {entry.title}\n\n"
-        f"`{entry.name}`, {entry.year}, {arxiv}. `deploy_attn.create({arguments})` makes the trainable "
+        f"`{entry.name}`, {entry.year}{arxiv}. `deploy_attn.create({arguments})` makes the trainable "
         f"`{entry.class_name}` of [{file}](../../{file}).\n\n{story.paper}"
     )
 
@@ -197,7 +198,7 @@ def _size(entry: Entry) -> str:
     maps = [f"{channels} channels, {height}x{width}" for channels, height, width in (OTHER_MAP, CHOOSING_MAP)]
     formulas = {"parameters": entry.parameters, "multiply-accumulates": entry.macs}
     rows = [
-        [title, f"`{formula}`", _count(entry, formula, OTHER_MAP), _count(entry, formula, CHOOSING_MAP)]
+        [title, readable(formula), _count(entry, formula, OTHER_MAP), _count(entry, formula, CHOOSING_MAP)]
         for title, formula in formulas.items()
     ]
     note = (
@@ -208,13 +209,23 @@ def _size(entry: Entry) -> str:
     return f"{tables.table(['', 'formula', *maps], rows)}\n\n{note}"
 
 
+def readable(formula: str) -> str:
+    """A formula in Markdown; `(lambda d: 2 * d)(c // 2)` becomes "with `d = c // 2`: `2 * d`"."""
+    call = ast.parse(formula, mode="eval").body
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Lambda)):
+        return f"`{formula}`"
+    named = zip(call.func.args.args, call.args)
+    names = ", ".join(f"`{name.arg} = {ast.get_source_segment(formula, value)}`" for name, value in named)
+    return f"with {names}: `{ast.get_source_segment(formula, call.func.body)}`"
+
+
 def _count(entry: Entry, formula: str, one: tuple[int, int, int]) -> str:
     return f"{evaluate(formula, *one, settings(entry.name, one[0], {})):,}"
 
 
 def index_page(measured: Measured) -> str:
     targets = list(dict.fromkeys(row["target"] for row in measured.rows("ops")))
-    headings = ["module", "", "parameters", "multiply-accumulates", "us", "source / form", "plain half", "planned"]
+    headings = ["module", "what", "parameters", "multiply-accumulates", "us", "source / form", "plain half", "planned"]
     headings += [*(f"nodes, {target}" for target in targets), "open size"]
     by_name = sorted(entries(), key=lambda entry: entry.name)
     choosing = tables.table(headings, (_choice(entry, measured, targets) for entry in by_name))

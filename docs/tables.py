@@ -171,18 +171,19 @@ def operator_table(measured: Measured, name: str) -> str:
 
 
 def kernel_table(measured: Measured, name: str | None = None) -> str:
-    rows = [
-        [
-            row["case"],
-            *(str(row["graphs"][graph]["kernels"]) for graph in GRAPHS),
-            *(f"{row['graphs'][graph]['traffic']:.2f}" for graph in GRAPHS),
-            *(f"{row['graphs'][graph]['scratch_bytes'] / 1024:,.0f}" for graph in GRAPHS),
-        ]
-        for row in measured.rows("kernels", name)
-    ]
+    rows = []
+    for row in measured.rows("kernels", name):
+        by_figure = zip(*(_kernel_figures(row["graphs"][graph]) for graph in GRAPHS))
+        rows.append([row["case"], *(cell for cells in by_figure for cell in cells)])
     figures = ("kernels", "traffic", "scratch KiB")
     headings = ["module", *(f"{figure}, {title}" for figure in figures for title in GRAPHS.values())]
     return table(headings, rows) if rows else NOT_MEASURED
+
+
+def _kernel_figures(found: Row) -> tuple[str, str, str]:
+    if "refused" in found:
+        return "refused", "refused", "refused"
+    return str(found["kernels"]), f"{found['traffic']:.2f}", f"{found['scratch_bytes'] / 1024:,.0f}"
 
 
 def conditions_table(measured: Measured) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploy_attn.export.reshapes import freeze_reshapes
+from deploy_attn.export.reshapes import freeze_reshapes, names_in_branches, shapes_from_inputs
 from deploy_attn.export.stdout import stdout_to
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
@@ -56,6 +56,7 @@ def onnx_from_module(module: nn.Module, x: Tensor, request: GraphRequest) -> onn
     model = _traced(module, x, request, names)
     model.ir_version = min(model.ir_version, request.ir_version)
     _lift_constants(model.graph)
+    _merge_equal_weights(model.graph)
     _name_outputs(model.graph, names)
     _make_names_unique(model.graph)
     freeze_reshapes(model)
@@ -181,6 +182,22 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
     graph.node.extend(kept)
 
 
+def _merge_equal_weights(graph: onnx.GraphProto) -> None:
+    """Has equal weights read directly: the exporter shares them by Identity, which onnxruntime's optimiser breaks."""
+    same = {tensor.name: tensor.name for tensor in graph.initializer}
+    kept_names = {value.name for value in graph.output} | set(names_in_branches(graph))
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in same and node.output[0] not in kept_names:
+            same[node.output[0]] = same[node.input[0]]
+        else:
+            kept.append(node)
+    for node in kept:
+        node.input[:] = [same.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
 def _name_outputs(graph: onnx.GraphProto, names: list[str]) -> None:
     """The exporter does not rename an output that is a constant; an Identity does."""
     import onnx
@@ -211,14 +228,7 @@ def _state_output_shapes(model: onnx.ModelProto, shapes: list[tuple[int, ...]], 
 
 def _infer_output_shapes(model: onnx.ModelProto) -> None:
     """The outputs' extents from the graph alone, in the input's names; the exporter makes up names of its own."""
-    import onnx
-
-    unstated = onnx.ModelProto()
-    unstated.CopyFrom(model)
-    for value in unstated.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(unstated, strict_mode=True, data_prop=True).graph.output
-    for value, found in zip(model.graph.output, inferred):
+    for value, found in zip(model.graph.output, shapes_from_inputs(model).graph.output):
         ranks = (len(found.type.tensor_type.shape.dim), len(value.type.tensor_type.shape.dim))
         if ranks[0] == ranks[1]:
             batch = value.type.tensor_type.shape.dim[0].dim_param

@@ -15,7 +15,8 @@ from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.engines.rounding import rounded_from_typed
 from deploy_attn.engines.tolerance import TOLERANCES, Tolerance
 from deploy_attn.export.graph_view import GraphView
-from deploy_attn.export.precision import MOVES, PrecisionPlan
+from deploy_attn.export.precision import MOVES, PrecisionPlan, plan_from_graph
+from deploy_attn.export.ranges import tensor_ranges
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.metrics import Comparison, compare
 
@@ -34,13 +35,19 @@ _HARMLESS_ARGUMENT = 8.0  # rounded to FP16, an argument up to here is at most 0
 _ROUNDING_POINTS = frozenset(("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"))
 
 
+def plan_for(model: onnx.ModelProto, cases: Sequence[Case]) -> PrecisionPlan:
+    """The plan that an export makes: from meaning and measured ranges, then refined."""
+    ranges = tensor_ranges(model, [case.inputs for case in cases])
+    return refined_plan(model, plan_from_graph(model, ranges), cases)
+
+
 def refined_plan(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) -> PrecisionPlan:
     """The plan, with more nodes in FP32 where that is what brings its graph near enough to the reference.
 
-    Rounded at every FP16 node it should be within 5e-3, and as the engine runs
-    it within the tolerance that it is verified with, by half. Widened step by step, from
-    each gate's argument back over one, two and three matrix products. A step
-    that does not at least halve the excess is not taken.
+    Half of 5e-3 with a rounding at every FP16 node, and half of the tolerance
+    that it is verified with as the engine runs it. Widened step by step, from
+    each gate's argument back over one, two and three matrix products; a step is
+    taken if the graph then holds, or if it at least halves the excess.
     """
     excess = _excess(model, plan, cases)
     view = GraphView(model)
@@ -49,17 +56,18 @@ def refined_plan(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Ca
             break
         candidate = _widened(view, model.graph, plan, reach)
         found = _excess(model, candidate, cases)
-        if found <= max(1, excess / 2):
+        if found <= 1 or found < excess / 2:
             plan, excess = candidate, found
     return plan
 
 
 def rounded_comparisons(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) -> Comparisons:
     """How far a plan's graph is from the reference with a rounding at every FP16 node, by case and output."""
-    return _comparisons(rounded_from_typed(typed_from_plan(model, plan)), cases)
+    return comparisons(rounded_from_typed(typed_from_plan(model, plan)), cases)
 
 
-def _comparisons(model: onnx.ModelProto, cases: Sequence[Case]) -> Comparisons:
+def comparisons(model: onnx.ModelProto, cases: Sequence[Case]) -> Comparisons:
+    """How far a graph is from the reference, by case and output."""
     found = {}
     with OnnxRuntimeRunner(model.SerializeToString()) as run:
         for case in cases:
@@ -76,7 +84,7 @@ def _excess(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) 
     return max(
         _over(comparison, allowed)
         for graph, allowed in brackets
-        for outputs in _comparisons(graph, cases).values()
+        for outputs in comparisons(graph, cases).values()
         for comparison in outputs.values()
     )
 

@@ -32,7 +32,7 @@ def _freeze_once(model: onnx.ModelProto) -> bool:
     known = {tensor.name for tensor in model.graph.initializer}
     count = len(known)
     for node in model.graph.node:
-        if node.op_type != "Reshape" or node.input[1] in known:
+        if node.op_type != "Reshape" or node.input[1] in known or _takes_zero_literally(node):
             continue
         frozen = _frozen(shapes.of(node.input[0]), shapes.value(node.input[1]))
         if frozen is not None:
@@ -41,6 +41,10 @@ def _freeze_once(model: onnx.ModelProto) -> bool:
             node.input[1] = name
             count += 1
     return count > len(known)
+
+
+def _takes_zero_literally(node: onnx.NodeProto) -> bool:
+    return any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
 
 
 def _frozen(data: list[Extent] | None, target: list[Extent | None] | None) -> list[int] | None:
@@ -64,19 +68,21 @@ class _Shapes:
     def __init__(self, model: onnx.ModelProto) -> None:
         import onnx
 
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+        inferred = shapes_from_inputs(model).graph
+        doubtful = _behind_rounding_up(model.graph)
         self._shapes: dict[str, list[Extent]] = {}
         for value in (*inferred.input, *inferred.value_info, *inferred.output):
             tensor = value.type.tensor_type
-            if tensor.HasField("shape"):
+            if tensor.HasField("shape") and value.name not in doubtful:
                 self._shapes[value.name] = [
                     extent.dim_value if extent.HasField("dim_value") else extent.dim_param or f"{value.name}[{index}]"
                     for index, extent in enumerate(tensor.shape.dim)
                 ]
+        given = {value.name for value in model.graph.input}  # an initializer of such a name is only its default
         self._constants = {
             tensor.name: onnx.numpy_helper.to_array(tensor).reshape(-1).tolist()
             for tensor in model.graph.initializer
-            if tensor.data_type == onnx.TensorProto.INT64
+            if tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) <= 1 and tensor.name not in given
         }
         self._makers = {name: node for node in model.graph.node for name in node.output}
 
@@ -95,7 +101,7 @@ class _Shapes:
         if node.op_type == "Concat":
             parts = [self.value(part) for part in node.input]
             return None if None in parts else [element for part in parts if part is not None for element in part]
-        if node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze"):
+        if node.op_type in ("Identity", "Squeeze", "Unsqueeze") or _keeps_integers(node):
             return self.value(node.input[0])
         if node.op_type in ("Gather", "Slice"):
             return self._part(node)
@@ -124,10 +130,37 @@ class _Shapes:
         return shape == [] or shape == [1]
 
 
+def shapes_from_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every shape that follows from its inputs; what an exporter states of outputs is not believed."""
+    import onnx
+
+    unstated = onnx.ModelProto()
+    unstated.CopyFrom(model)
+    for value in unstated.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return onnx.shape_inference.infer_shapes(unstated, strict_mode=True, data_prop=True)
+
+
+def _keeps_integers(node: onnx.NodeProto) -> bool:
+    import onnx
+
+    return node.op_type == "Cast" and node.attribute[0].i in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
+
+def _behind_rounding_up(graph: onnx.GraphProto) -> set[str]:
+    """Tensors behind a pooling with ceil_mode, of whose windows onnx's shape inference may count one too many."""
+    found: set[str] = set()
+    for node in graph.node:
+        if found.intersection(node.input) or any(a.name == "ceil_mode" and a.i for a in node.attribute):
+            found.update(node.output)
+    return found
+
+
 def _drop_unread(graph: onnx.GraphProto) -> None:
     """Removes nodes and initializers whose results nothing reads."""
     while True:
-        read = {name for node in graph.node for name in _reads(node)} | {value.name for value in graph.output}
+        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        read.update(names_in_branches(graph))
         kept = [node for node in graph.node if any(name in read for name in node.output)]
         if len(kept) == len(graph.node):
             break
@@ -138,11 +171,11 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(initializers)
 
 
-def _reads(node: onnx.NodeProto) -> Iterable[str]:
-    """Names that a node takes from its graph, those inside its branches and loops too."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (value.name for value in graph.output)
+def names_in_branches(graph: onnx.GraphProto) -> Iterable[str]:
+    """Names that the branches and loops of a graph read, their own and those of the graph around them."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from (name for part in inner.node for name in part.input)
+                yield from (value.name for value in inner.output)
+                yield from names_in_branches(inner)

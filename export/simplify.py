@@ -79,8 +79,13 @@ def _interface_change(before: onnx.ModelProto, after: onnx.ModelProto) -> str | 
 def _difference(
     before: onnx.ModelProto, after: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]]
 ) -> str | None:
-    with OnnxRuntimeRunner(before.SerializeToString()) as run:
-        wanted = run.infer(feeds)
+    try:
+        with OnnxRuntimeRunner(before.SerializeToString()) as run:
+            wanted = run.infer(feeds)
+    except DeployAttnError:
+        raise
+    except Exception as error:  # onnxruntime's errors have no base class of their own
+        raise DeployAttnError(f"onnxruntime refuses the exported graph: {first_line(error)}") from error
     try:
         with OnnxRuntimeRunner(after.SerializeToString()) as run:
             got = run.infer(feeds)

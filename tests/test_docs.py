@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,49 @@ OTHERS: dict[str, dict[str, Any]] = {
     "self_attention": {"scale": True},
     "non_local": {"inter_channels": 12, "mode": "concatenation", "sub_sample": False, "bn_layer": False},
 }
+RATIO = {"median": 2.5, "p10": 2.0, "p90": 3.25, "pairs": 40}
+KERNELS = {"kernels": 9, "traffic": 1.5, "scratch_bytes": 4096}
+PLANNED = {
+    "fp16_nodes": 14,
+    "fp32_nodes": 3,
+    "normal": {"optimistic": 1e-4, "pessimistic": 5e-4},
+    "far_mean": {"optimistic": 2e-4, "pessimistic": None},
+    "large": {"optimistic": 3e-4, "pessimistic": 7e-4},
+}
+HEAD = {"machine": {"cpu": "a processor", "cores": 2}, "versions": {"torch": "2.0"}}
+MEASURED: dict[str, dict[str, Any]] = {
+    "forms": {
+        "shape": "1x256x28x28",
+        "options": {"reduction": 4},
+        "ratio": RATIO,
+        "ratio_to_all": {**RATIO, "median": 4.0},
+        "control": {**RATIO, "median": 1.0},
+        "microseconds": {"naive": 2500, "naive_all": 4000, "form": 1000},
+        "levels": {"naive": "extended", "form": "all"},
+    },
+    "fp16": {
+        "plain_half": {
+            "normal": {"error": 4e-4, "non_finite": 0.0},
+            "far_mean": {"error": 0.25, "non_finite": 0.0},
+            "large": {"error": None, "non_finite": 0.125},
+        },
+        "planned": {"jetson-nano": PLANNED},
+    },
+    "kernels": {"graphs": {"naive": {"refused": "no such operator"}, "gpu": {**KERNELS, "kernels": 5}, "cpu": KERNELS}},
+    "ops": {"target": "jetson-nano", "opset": 13, "operators": {"Conv": 2, "Mul": 1}},
+}
+FORMS_ROW = (
+    "| se (reduction=4) | 1x256x28x28 | **2.50** (2.00 to 3.25, n=40) | **4.00** (2.00 to 3.25, n=40) "
+    "| 2,500 | 1,000 | extended, all |"
+)
+FP16_ROWS = """\
+| se | normal | 4.0e-04 | 1.0e-04 | 5.0e-04 |
+| se | far_mean | **2.5e-01** | 2.0e-04 | NaN or Inf |
+| se | large | **NaN or Inf in 12.5 %** | 3.0e-04 | 7.0e-04 |
+| se | nodes, FP16 + FP32 |  | 14 + 3 |  |"""
+KERNELS_ROW = "| se | refused | 5 | 9 | refused | 1.50 | 1.50 | refused | 4 | 4 |"
+OPS_ROW = "| se | jetson-nano | 13 | 3 | Conv x 2, Mul |"
+
 CASES = [case for name in available() for case in ((name, 64, 14, 14, {}), (name, 32, 8, 6, OTHERS.get(name, {})))]
 
 
@@ -52,6 +96,41 @@ def test_the_pages_are_what_the_catalogue_and_the_measurements_say(generate: Any
     stored = {file.relative_to(DOCS): file.read_bytes() for file in (*DOCS.glob("modules/*"), DOCS / "performance.md")}
     stale = sorted(str(path) for path in fresh.keys() | stored.keys() if fresh.get(path) != stored.get(path))
     assert not stale, "run: python docs/generate.py"
+
+
+@pytest.fixture
+def measured_pages(generate: Any, tmp_path: Path) -> dict[str, str]:
+    """The pages where `se` alone was measured."""
+    (tmp_path / "measured").mkdir()
+    for kind, row in MEASURED.items():
+        content = {**HEAD, "rows": [{"case": "se", "name": "se", **row}]}
+        (tmp_path / "measured" / f"{kind}.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "performance.md").write_bytes((DOCS / "performance.md").read_bytes())
+    generate.write(tmp_path, generate.pages(tmp_path))
+    return {file.relative_to(tmp_path).as_posix(): file.read_text(encoding="utf-8") for file in tmp_path.rglob("*.md")}
+
+
+@pytest.mark.parametrize("row", [FORMS_ROW, FP16_ROWS, KERNELS_ROW])
+def test_figures_stand_on_their_module_s_page_and_with_the_others(measured_pages: dict[str, str], row: str) -> None:
+    assert f"\n{row}\n" in measured_pages["performance.md"]
+    assert f"\n{row}\n" in measured_pages["modules/se.md"]
+    assert row not in measured_pages["modules/cbam.md"]
+
+
+def test_figures_that_stand_on_one_page_only(measured_pages: dict[str, str]) -> None:
+    performance = measured_pages["performance.md"]
+    assert "Not measured." not in performance + measured_pages["modules/se.md"]
+    assert f"\n{OPS_ROW}\n" in measured_pages["modules/se.md"]
+    assert "\n| [ops.json](measured/ops.json) | a processor, 2 cores | torch 2.0 |\n" in performance
+    assert "\n| 1x256x28x28 | 1 | 2.50 | 4.00 | 2.50 | 2.50 | 0 | 1 |\n" in performance
+    assert "over 1 rows: median 1.000" in performance
+    chosen = "1,000 | 2.50 | overflows (large); silent error (far_mean) | NaN or Inf | 3 | yes |\n"
+    assert chosen in measured_pages["modules/README.md"]
+
+
+def test_a_formula_s_lambda_is_told_by_its_names(generate: Any) -> None:
+    formula = "(lambda d, n: (c + d) * n)(k or c // 2, (h // 2) * w)"
+    assert generate.readable(formula) == "with `d = k or c // 2`, `n = (h // 2) * w`: `(c + d) * n`"
 
 
 @pytest.mark.parametrize("name", available())

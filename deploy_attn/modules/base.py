@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deploy_attn.engines.target import FAMILIES
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.modules.catalogue import Shape as Shape
+from deploy_attn.modules.catalogue import is_shape
 from deploy_attn.modules.settings import check_map, check_open_map
 
 
@@ -74,8 +75,8 @@ class ReferenceForm(nn.Module, abc.ABC):
         name = self.catalogue_name
         if engine not in FAMILIES:
             raise BadRequest(f"Unknown engine family {engine!r} for {name}. Known: {', '.join(FAMILIES)}.")
-        if len(input_shape) != 4 or min(input_shape) < 1:
-            raise BadRequest(f"{name} takes maps of shape BxCxHxW, got {tuple(input_shape)}.")
+        if not is_shape(input_shape):
+            raise BadRequest(f"{name} takes maps of shape BxCxHxW, got {input_shape!r}.")
         _, channels, height, width = input_shape
         own = vars(self).get("channels")
         if own is not None and channels != own:

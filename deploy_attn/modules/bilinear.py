@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, fold_norm, pointwise, tokens
+from deploy_attn.modules.tokens_attention import Projection
 
 _REDUCTION = 16
 
@@ -130,24 +131,12 @@ class BilinearGpu(_BilinearExport):
     """With matrix products over `b c n`."""
 
     def __init__(self, reference: Bilinear, shape: MapShape) -> None:
-        super().__init__(reference, _MatrixProduct)
+        super().__init__(reference, Projection)
         self.shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
         flat = tokens(x, self.shape.channels, self.shape)
         return x * self.gate(flat).view_as(x)
-
-
-class _MatrixProduct(nn.Module):
-    """A 1x1 convolution of a map `b c n`."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.reshape(1, *weight.shape[:2]).clone())
-        self.register_buffer("bias", bias.reshape(1, -1, 1).clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.get_buffer("weight") @ x + self.get_buffer("bias")
 
 
 Bilinear.forms = {"cpu": BilinearCpu, "gpu": BilinearGpu}

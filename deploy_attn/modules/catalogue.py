@@ -16,6 +16,12 @@ Settings = Mapping[str, Any]
 Shape = tuple[int, int, int, int]  # b c h w
 
 
+def is_shape(shape: object) -> bool:
+    """Whether these are four whole numbers of at least 1."""
+    four = isinstance(shape, (tuple, list)) and len(shape) == 4
+    return four and all(type(extent) is int and extent > 0 for extent in shape)  # type: ignore[attr-defined]
+
+
 class Option(NamedTuple):
     """A constructor option; its default's type is the type that it takes."""
 
@@ -84,6 +90,8 @@ def entry(name: str) -> Entry:
     Raises:
         BadRequest: no such name; the known ones are listed, nearest first.
     """
+    if not isinstance(name, str):
+        raise BadRequest(f"A module is named by text, as in 'cbam'; got {name!r}.")
     by_name = {found.name: found for found in entries()}
     if name not in by_name:
         raise BadRequest(

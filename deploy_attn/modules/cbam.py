@@ -2,7 +2,7 @@
 
 CBAM: Convolutional Block Attention Module, arXiv 1807.06521, sections 3.1, 3.2.
 
-The source stacks the spatial descriptors as [mean, max] (the paper and the
+The source stacks the spatial descriptors as [mean, max], as the paper does (the
 authors' code as [max, mean]), uses Linear layers without biases, and has no
 normalisation in the spatial gate. Keys: `channel_attention.fc.{0,2}.weight`,
 `spatial_attention.conv.weight`.

@@ -4,7 +4,7 @@ CBAM: Convolutional Block Attention Module, arXiv 1807.06521, sections 3.1, 3.2.
 
 The source differs from the paper: 1x1 convolutions for the channel gate, a
 spatial kernel of 49 by default, a bias in it, and the input added at the end.
-It stacks [max, mean], the order of the paper. Keys: `ca.se.{0,2}.weight`,
+It stacks [max, mean], as the authors' code does and the paper does not. Keys: `ca.se.{0,2}.weight`,
 `sa.conv.{weight,bias}`.
 
 The export form is CBAM's (see cbam.py for its steps and why they are equal); the

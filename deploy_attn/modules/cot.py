@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, both, convolution, fold_norm, pointwise, tokens
+from deploy_attn.modules.tokens_attention import as_map
 
 _GROUPS = 4
 _FACTOR = 4  # the hidden layer has 2 * channels // 4 units
@@ -72,9 +73,10 @@ class CoTExport(nn.Module):
         super().__init__()
         channels, reach = shape.channels, reference.kernel_size // 2
         self.shape = shape
-        self.keys = convolution(*_folded(reference.key_embed), padding=(reach, reach), groups=_GROUPS)
-        self.values = pointwise(*_folded(reference.value_embed))
-        weight, bias = _folded(reference.attention_embed)
+        embeddings: tuple[Any, ...] = (reference.key_embed, reference.value_embed, reference.attention_embed)
+        keys, values, (weight, bias) = (fold_norm(*embedding[:2]) for embedding in embeddings)
+        self.keys = convolution(*keys, padding=(reach, reach), groups=_GROUPS)
+        self.values = pointwise(*values)
         of_keys, of_x = weight.split(channels, 1)
         self.hidden_of_keys = pointwise(of_keys, None)
         self.hidden_of_x = pointwise(of_x, bias)
@@ -87,17 +89,7 @@ class CoTExport(nn.Module):
         logits = tokens(self.logits(hidden), self.shape.channels, self.shape)  # (B, C, HW)
         weights = logits.softmax(-1)
         values = self.values(x)
-        return keys + self._as_map(weights, x) * values
-
-    def _as_map(self, weights: Tensor, x: Tensor) -> Tensor:
-        if self.shape.height is None or self.shape.width is None:
-            return weights.view_as(x)
-        return weights.reshape(-1, self.shape.channels, self.shape.height, self.shape.width)
-
-
-def _folded(embedding: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of its convolution, the BatchNorm after it folded in."""
-    return fold_norm(embedding[0], embedding[1])
+        return keys + as_map(weights, x, self.shape) * values
 
 
 CoT.forms = both(CoTExport)

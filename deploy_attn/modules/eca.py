@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, both, convolution
+from deploy_attn.modules.formulas import odd
 
 
 class ECA(ReferenceForm):
@@ -34,15 +35,19 @@ class ECA(ReferenceForm):
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        descriptor = x.mean((2, 3))[:, None, :]  # (B, 1, C)
-        gate = torch.sigmoid(self.conv(descriptor))
-        return x * gate.transpose(1, 2)[:, :, :, None]
+        return gated_by_neighbours(x, self.conv)
 
 
 def adaptive_kernel_size(channels: int, gamma: float, beta: float) -> int:
     """Equation (12): |(log2(channels) + beta) / gamma|, truncated, made odd upwards."""
-    size = int(abs((math.log2(channels) + beta) / gamma))
-    return size if size % 2 else size + 1
+    return odd(abs((math.log2(channels) + beta) / gamma))
+
+
+def gated_by_neighbours(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """x * sigmoid(the convolution over the channels of mean(x)), as the source computes it."""
+    descriptor = x.mean((2, 3))[:, None, :]  # (B, 1, C)
+    gate = torch.sigmoid(conv(descriptor))
+    return x * gate.transpose(1, 2)[:, :, :, None]
 
 
 class ECAExport(nn.Module):

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import ReferenceForm, both
-from deploy_attn.modules.eca import ECAExport
+from deploy_attn.modules.eca import ECAExport, gated_by_neighbours
 
 
 class ECAFixed(ReferenceForm):
@@ -33,9 +32,7 @@ class ECAFixed(ReferenceForm):
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        descriptor = x.mean((2, 3))[:, None, :]  # (B, 1, C)
-        gate = torch.sigmoid(self.conv(descriptor))
-        return x * gate.transpose(1, 2)[:, :, :, None]
+        return gated_by_neighbours(x, self.conv)
 
 
 ECAFixed.forms = both(ECAExport)

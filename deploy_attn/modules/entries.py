@@ -128,7 +128,7 @@ ENTRIES: tuple[Entry, ...] = (
             Option(
                 "semantics",
                 "shift",
-                "shift: as in the paper and on a GPU; smear: what in-place copies give on one CPU thread",
+                "shift: as in the paper and in exports; smear: what in-place copies give on one CPU thread",
                 choices=("shift", "smear"),
             ),
         ),
@@ -137,7 +137,7 @@ ENTRIES: tuple[Entry, ...] = (
         parameters="8 * c * c + 4 * c",
         macs="4 * c * c * h * w + 4 * c * c",
         hazards=(
-            "The source's in-place shift is undefined in PyTorch: one CPU thread, two, a GPU and an exporter differ.",
+            "The source's in-place shift is undefined in PyTorch: one CPU thread, several, a GPU and an export differ.",
             "The descriptor is a sum over height and width: a checkpoint belongs to one resolution.",
         ),
     ),
@@ -206,6 +206,7 @@ ENTRIES: tuple[Entry, ...] = (
         macs="0",
         hazards=(
             "In plain FP16 the sum of squares overflows and every gate is sigmoid(0.5) = 0.622: finite, and wrong.",
+            "A deviation above 255 has a square that overflows by itself, which gives NaN.",
             "A 1x1 map has no variance: refused, where the source gives NaN.",
         ),
         map_constraints=(_MORE_THAN_ONE_PLACE,),
@@ -257,7 +258,7 @@ ENTRIES: tuple[Entry, ...] = (
         macs="0",
         hazards=(
             "The source raises on channels_last maps; both forms here take them.",
-            "In plain FP16 the variance of a large map overflows, which leaves a finite and wrong gate.",
+            "For GPUs the form squares deviations: in plain FP16 they overflow, and the gate is finite and wrong.",
         ),
     ),
     Entry(
@@ -314,7 +315,7 @@ ENTRIES: tuple[Entry, ...] = (
         map_constraints=(
             Constraint(
                 "no more places on the map than in the position table, width * height",
-                ("map_height", "map_width", "width", "height"),
+                ("map_height", "map_width", "pos_emb", "width", "height"),
                 lambda s: not s["pos_emb"] or s["map_height"] * s["map_width"] <= s["width"] * s["height"],
             ),
         ),
@@ -338,7 +339,7 @@ ENTRIES: tuple[Entry, ...] = (
         parameters="att_dim * (c + 5) + 4 * att_dim * (att_dim + 1) + c * (4 * att_dim + 1)",
         macs="att_dim * h * w * (c + att_dim + h * w) + 4 * att_dim * (att_dim + c)",
         hazards=(
-            "The source multiplies by a centring matrix of (height x width) squared, whose entries FP16 cannot hold.",
+            "The source multiplies by a centring matrix of (height x width) squared, below FP16's normal numbers.",
             _WEIGHTS_OF_BATCH_NORM,
         ),
     ),
@@ -355,6 +356,7 @@ ENTRIES: tuple[Entry, ...] = (
         macs="0",
         hazards=(
             "A 1x1 map has no deviation: refused, where the source gives NaN.",
+            "In plain FP16 the variance overflows at large activations: finite, and wrong.",
             _WEIGHTS_OF_BATCH_NORM,
         ),
         map_constraints=(_MORE_THAN_ONE_PLACE,),

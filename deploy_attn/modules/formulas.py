@@ -32,12 +32,12 @@ def evaluate(formula: str, channels: int, height: int, width: int, settings: Set
     return int(value)
 
 
-def _odd(value: float) -> int:
+def odd(value: float) -> int:
     """Truncated, and made odd upwards."""
     size = int(value)
     return size if size % 2 else size + 1
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"abs": abs, "len": len, "log2": math.log2, "max": max, "min": min, "odd": _odd, "sum": sum}
+    {"abs": abs, "len": len, "log2": math.log2, "max": max, "min": min, "odd": odd, "sum": sum}
 )

@@ -4,7 +4,7 @@ Global Second-order Pooling Convolutional Networks, arXiv 1811.12006, section
 3: the GSoP block, a channel gate computed from the covariance of the channels.
 
 The source is the attention of the authors' bottleneck on its own, without the
-stride of 2 that theirs takes at 64 planes. The map passes a ReLU before it is
+stride of 2 that theirs takes at 64 planes or fewer. The map passes a ReLU before it is
 reduced; what is gated is the map itself. The paper's row-wise normalisation and
 convolution are a BatchNorm over the rows and a grouped convolution of a whole
 row each, with no activation between that and the 1x1 convolution to the

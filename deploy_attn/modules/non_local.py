@@ -84,9 +84,9 @@ class NonLocal(ReferenceForm):
     def forward(self, x: Tensor) -> Tensor:
         self._check_map(x)
         batch, _, height, width = x.shape
-        g = self.g(x).view(batch, self.embedded, -1).permute(0, 2, 1)
+        g = self.g(x).reshape(batch, self.embedded, -1).permute(0, 2, 1)
         y = torch.matmul(self._weights(x), g).permute(0, 2, 1).contiguous()
-        projected: Tensor = self.W(y.view(batch, self.embedded, height, width))
+        projected: Tensor = self.W(y.reshape(batch, self.embedded, height, width))
         return projected + x
 
     def divisor(self) -> float:
@@ -103,8 +103,8 @@ class NonLocal(ReferenceForm):
             return pairs / pairs.shape[-1]
         depth = self.channels if self.mode == "gaussian" else self.embedded
         theta = x if self.mode == "gaussian" else self.theta(x)
-        theta = theta.view(x.shape[0], depth, -1).permute(0, 2, 1)
-        logits = torch.matmul(theta, self.phi(x).view(x.shape[0], depth, -1))
+        theta = theta.reshape(x.shape[0], depth, -1).permute(0, 2, 1)
+        logits = torch.matmul(theta, self.phi(x).reshape(x.shape[0], depth, -1))
         if self.mode == "dot_product":
             return logits / logits.shape[-1]
         if self.scale != "none":
@@ -113,8 +113,8 @@ class NonLocal(ReferenceForm):
 
     def _pairs(self, x: Tensor) -> Tensor:
         """relu(w . [theta_i, phi_j]) of every pair, `b places attended`."""
-        theta = self.theta(x).view(x.shape[0], self.embedded, -1, 1)
-        phi = self.phi(x).view(x.shape[0], self.embedded, 1, -1)
+        theta = self.theta(x).reshape(x.shape[0], self.embedded, -1, 1)
+        phi = self.phi(x).reshape(x.shape[0], self.embedded, 1, -1)
         pairs = torch.cat([theta.repeat(1, 1, 1, phi.shape[3]), phi.repeat(1, 1, theta.shape[2], 1)], 1)
         projected: Tensor = self.concat_project(pairs)
         return projected.squeeze(1)

@@ -16,7 +16,7 @@ input, so its branch stays beside it.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,18 +51,13 @@ class ParNetExport(nn.Module):
     def __init__(self, reference: ParNet, shape: MapShape) -> None:
         super().__init__()
         self.gate = pointwise(reference.get_parameter("sse.1.weight"), reference.get_parameter("sse.1.bias"))
-        kernel, bias = _folded(reference.conv3x3)
-        centre, centre_bias = _folded(reference.conv1x1)
+        kernel, bias = fold_norm(*reference.conv3x3)
+        centre, centre_bias = fold_norm(*reference.conv1x1)
         self.conv = convolution(kernel + functional.pad(centre, [1, 1, 1, 1]), bias + centre_bias, padding=(1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         gate = torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
         return functional.silu(self.conv(x) + x * gate)
-
-
-def _folded(branch: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of its convolution, the BatchNorm after it folded in."""
-    return fold_norm(branch[0], branch[1])
 
 
 ParNet.forms = both(ParNetExport)

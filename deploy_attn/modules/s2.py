@@ -5,8 +5,8 @@ equations (7) to (11).
 
 The source shifts by copying overlapping slices in place, whose result PyTorch
 leaves undefined: one CPU thread smears the first row or column over the whole
-axis, more threads break that at chunk edges, a GPU and every exporter shift
-truly, and the gradient is always that of the true shift. Nothing is written in
+axis, more threads break that at chunk edges, a GPU is not deterministic on large
+maps, an ONNX export shifts truly, and the gradient is always that of the true shift. Nothing is written in
 place here. `semantics="shift"` is the paper's equation (8), the border row
 kept; `"smear"` is what one CPU thread computes, to reproduce numbers that were
 measured that way. The source's split attention is fixed to 512 channels; here

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.modules.catalogue import Constraint, Entry, Option, OptionValue, Settings, entry
+from deploy_attn.modules.formulas import evaluate
 
 _FARTHEST = 4096  # how far from a value that does not fit one that does is looked for
+_MOST_WEIGHTS = 2**29  # 2 GiB in FP32: what one ONNX file can surely hold
 
 
 def settings(name: str, channels: int | None, options: Mapping[str, object]) -> dict[str, OptionValue]:
@@ -36,7 +39,19 @@ def settings(name: str, channels: int | None, options: Mapping[str, object]) -> 
         given_names.add(option_name)
         values[option_name] = _typed(name, known[option_name], value)
     _check(found, found.constraints, values)
+    _check_weights(found, values)
     return values
+
+
+def _check_weights(found: Entry, values: Settings) -> None:
+    channels = values.get("channels", 1)
+    count = evaluate(found.parameters, channels, 1, 1, values)
+    if max(count, channels) > _MOST_WEIGHTS:
+        given = ", ".join(f"{name}={option_text(value)}" for name, value in values.items())
+        raise BadRequest(
+            f"{found.name} with {given} would hold {count} weights; at most {_MOST_WEIGHTS} are possible. "
+            "Choose smaller values."
+        )
 
 
 def check_map(name: str, values: Settings, height: int, width: int) -> None:
@@ -67,31 +82,31 @@ def option_text(value: OptionValue) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _check(found: Entry, constraints: Iterable[Constraint], values: Settings) -> None:
-    kept = [constraint for constraint in constraints if constraint.holds(values)]
-    for constraint in constraints:
-        if constraint in kept:
-            continue
-        given = ", ".join(f"{name}={option_text(values[name])}" for name in constraint.about)
-        fitting = [_what_fits(name, values, [constraint, *kept]) for name in constraint.about]
-        alternatives = "; or ".join(text for text in fitting if text)
-        advice = f" What would fit: {alternatives}." if alternatives else ""
-        raise BadRequest(
-            f"{found.name} cannot take {given}: it needs {constraint.text}.{advice} {_options_line(found)}"
-        )
+def _check(found: Entry, constraints: tuple[Constraint, ...], values: Settings) -> None:
+    broken = [constraint for constraint in constraints if not constraint.holds(values)]
+    if not broken:
+        return
+    about = tuple(dict.fromkeys(name for constraint in broken for name in constraint.about if name in values))
+    given = ", ".join(f"{name}={option_text(values[name])}" for name in about)
+    needed = " and ".join(constraint.text for constraint in broken)
+    alternatives = "; or ".join(filter(None, (_what_fits(found, name, values, constraints) for name in about)))
+    advice = f" What would fit: {alternatives}." if alternatives else ""
+    raise BadRequest(f"{found.name} cannot take {given}: it needs {needed}.{advice} {_options_line(found)}")
 
 
-def _what_fits(name: str, values: Settings, constraints: Iterable[Constraint]) -> str:
-    """The nearest values of one option, below and above, with which every constraint holds."""
+def _what_fits(found: Entry, name: str, values: Settings, constraints: Iterable[Constraint]) -> str:
+    """Values of one option with which every constraint holds: the choices, or the nearest below and above."""
     value = values[name]
-    if isinstance(value, bool):
-        return f"{name}={not value}" if _hold(constraints, {**values, name: not value}) else ""
-    if not isinstance(value, int):
-        return ""
-    below = (other for other in range(value - 1, max(0, value - _FARTHEST), -1))
-    above = (other for other in range(max(value + 1, 1), value + _FARTHEST))
-    nearest = [next((o for o in side if _hold(constraints, {**values, name: o})), None) for side in (below, above)]
-    return " or ".join(f"{name}={other}" for other in nearest if other is not None)
+    if isinstance(value, int) and not isinstance(value, bool):
+        below = range(min(value - 1, _FARTHEST), 0, -1)
+        above = range(max(value + 1, 1), value + _FARTHEST)
+        sides = [(other for other in side if _hold(constraints, {**values, name: other})) for side in (below, above)]
+        fitting: list[OptionValue] = [other for side in sides for other in itertools.islice(side, 1)]
+    else:
+        choices = next((option.choices for option in found.options if option.name == name), ())
+        others: tuple[OptionValue, ...] = (not value,) if isinstance(value, bool) else choices
+        fitting = [other for other in others if _hold(constraints, {**values, name: other})]
+    return " or ".join(f"{name}={option_text(other)}" for other in fitting)
 
 
 def _hold(constraints: Iterable[Constraint], values: Settings) -> bool:
@@ -157,6 +172,8 @@ def _parsed(text: str, kind: type, problem: BadRequest) -> object:
         if text.lower() not in truth:
             raise problem
         return truth[text.lower()]
+    if not text.isascii() or "_" in text:
+        raise problem
     try:
         return kind(text)
     except ValueError:

@@ -268,13 +268,23 @@ def _in_place(x: torch.Tensor, axes: tuple[int, int]) -> torch.Tensor:
         ({"name": "non_local", "channels": 8, "mode": "dot"}, ["mode", "dot_product"]),
         ({"name": "gct", "channels": 8, "mode": "l3"}, ["mode", "l2, l1"]),
         ({"name": "simam", "e_lambda": 0.0}, ["e_lambda", "at least 1e-12"]),
+        ({"name": "fca", "channels": 24}, ["frequencies=top8", "channels=16 or channels=32"]),
+        (
+            {"name": "fca", "channels": 3},
+            ["channels >= reduction and channels divisible", "What would fit: channels=16."],
+        ),
+        ({"name": "shuffle", "channels": -1}, ["channels=-1", "What would fit: channels=16."]),
+        ({"name": "encnet", "channels": 8, "codes": 10**9}, ["codes=1000000000", "at most 536870912"]),
+        ({"name": "gsop", "channels": 2**63}, [f"channels={2**63}", "at most 536870912"]),
+        ({"name": "se", "channels": 32, "reduction": "1_6"}, ["reduction", "'1_6'"]),
+        ({"name": None, "channels": 32}, ["named by text", "None"]),
     ],
     ids=str,
 )
 def test_create_says_what_is_wrong(arguments: dict[str, object], words: list[str]) -> None:
     rest = dict(arguments)
     with pytest.raises(BadRequest) as refused:
-        create(str(rest.pop("name")), **rest)
+        create(rest.pop("name"), **rest)  # type: ignore[arg-type]
     for word in words:
         assert word in str(refused.value)
 
@@ -333,9 +343,15 @@ def test_eca_derives_its_kernel_from_the_channels(channels: int, kernel_size: in
 @pytest.mark.parametrize("name", available())
 @pytest.mark.parametrize(
     ("shape", "family", "word"),
-    [((1, 32, 5), "cpu", "BxCxHxW"), ((1, 32, 0, 5), "cpu", "BxCxHxW"), ((1, 32, 5, 5), "tpu", "Known: cpu, gpu")],
+    [
+        ((1, 32, 5), "cpu", "BxCxHxW"),
+        ((1, 32, 0, 5), "cpu", "BxCxHxW"),
+        ((1, 32, 2.5, 5), "cpu", "BxCxHxW"),
+        (None, "cpu", "BxCxHxW"),
+        ((1, 32, 5, 5), "tpu", "Known: cpu, gpu"),
+    ],
 )
-def test_an_impossible_form_is_refused(name: str, shape: tuple[int, ...], family: str, word: str) -> None:
+def test_an_impossible_form_is_refused(name: str, shape: object, family: str, word: str) -> None:
     with pytest.raises(BadRequest, match=word):
         small(name).export_form(shape, family)  # type: ignore[arg-type]
 

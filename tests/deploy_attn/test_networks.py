@@ -128,3 +128,28 @@ def test_a_rank_that_hangs_on_the_batch_is_refused_for_an_open_one(cli: Cli, in_
     done = cli("export", "net.py:build", "--shape", "2x16x6x5", "--dynamic-batch", "-o", "b")
     assert done.exit_code == 2
     assert "depends on the batch" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["shuffle", "srm", "gct"])
+@pytest.mark.parametrize("target", ["onnxruntime-cpu", "jetson-nano"])
+def test_a_fresh_network_whose_weights_are_alike_is_exported_for_any_size(
+    cli: Cli, in_folder: Path, name: str, target: str
+) -> None:
+    write_network(
+        in_folder,
+        forward="return self.layers(x)",
+        init=f"self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), deploy_attn.create({name!r}, channels=32))",
+    )
+    done = cli("export", "net.py:build", "--shape", "1x3x16x16", "--target", target, "--fp16", "--dynamic-size")
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_module_that_was_left_alone_is_named_where_the_exporter_refuses(cli: Cli, in_folder: Path) -> None:
+    write_network(
+        in_folder,
+        forward="return self.fca(x).mean() + self.fca(x[:, :, ::2, ::2]).mean((1, 2, 3))",
+        init="self.fca = deploy_attn.create('fca', channels=16)",
+    )
+    done = cli("export", "net.py:build", "--shape", "1x16x16x16")
+    assert done.exit_code == 2
+    assert "Left as it was: fca: it is called with maps of several sizes" in done.stderr

@@ -9,10 +9,9 @@ from deploy_attn import available
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
-from deploy_attn.export.precision import plain_half_plan, plan_from_graph
-from deploy_attn.export.ranges import tensor_ranges
+from deploy_attn.export.precision import plain_half_plan
 from deploy_attn.export.reference import reference_cases
-from deploy_attn.export.refine import TARGET, refined_plan, rounded_comparisons
+from deploy_attn.export.refine import TARGET, plan_for, rounded_comparisons
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.metrics import compare
 from deploy_attn.modules.disturb import disturb_constants
@@ -37,8 +36,7 @@ def test_the_planned_graph_survives_severe_activations(name: str) -> None:
     form = reference.double().export_form(SHAPE, "gpu").float().eval()
     with torch.inference_mode():
         model = onnx_from_module(form, torch.from_numpy(inputs["normal"]), GraphRequest(13, 7))
-    plan = plan_from_graph(model, tensor_ranges(model, [case.inputs for case in cases]))
-    plan = refined_plan(model, plan, cases)
+    plan = plan_for(model, cases)
     assert plan.count("fp16") > 0
     pessimistic = rounded_comparisons(model, plan, cases)
     with OnnxRuntimeRunner(typed_from_plan(model, plan).SerializeToString()) as run:

@@ -69,6 +69,12 @@ def test_a_step_that_does_not_help_is_not_taken() -> None:
     assert refined_plan(model, plan, wrong) is plan
 
 
+def test_a_graph_that_overflows_whatever_is_widened_keeps_its_plan() -> None:
+    model, cases, plan = _problem(50.0)
+    overflowing = [Case(case.name, {"input": case.inputs["input"] * np.float32(1e6)}, case.outputs) for case in cases]
+    assert refined_plan(model, plan, overflowing) is plan
+
+
 def test_plain_half_puts_every_node_that_can_be_in_fp16() -> None:
     model, cases, plan = _problem(50.0)
     plain = plain_half_plan(model)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
@@ -80,6 +81,49 @@ def test_extents_that_change_their_place_are_not_kept_by_0() -> None:
     _assert_equal(model, module, (1, 4, 5, 3), (3, 4, 6, 1))
     model, module = _graph(lambda x: x.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
     _assert_equal(model, module, (1, 4, 5, 3), (3, 4, 6, 1))
+
+
+@pytest.mark.parametrize("pool", [functional.max_pool2d, functional.avg_pool2d], ids=["max", "average"])
+def test_extents_that_shape_inference_gets_wrong_are_not_believed(pool: Callable[..., Tensor]) -> None:
+    """Behind ceil_mode it counts a window that would start in the padding."""
+
+    def shuffled(x: Tensor) -> Tensor:
+        pooled = pool(x, 2, 3, 1, ceil_mode=True)
+        return pooled.reshape(pooled.shape[0], pooled.shape[3], -1).softmax(2).amax(1)
+
+    module = _Does(shuffled).eval()
+    with torch.inference_mode():
+        model = onnx_from_module(module, torch.randn(2, 4, 6, 5), GraphRequest(13, 7, dynamic_batch=True))
+    _assert_equal(model, module, (2, 4, 6, 5), (3, 4, 6, 5))
+
+
+def test_an_output_that_has_more_rows_than_the_batch_does_not_mislead() -> None:
+    def grouped(x: Tensor) -> tuple[Tensor, Tensor]:
+        groups = x.reshape(x.shape[0] * 2, 3, x.shape[2], x.shape[3]) * 2
+        flat = groups.reshape(x.shape[0], -1).softmax(1)
+        return groups.sum() + flat.amax(1), groups
+
+    module = _Does(lambda x: grouped(x)[0]).eval()
+    with torch.inference_mode():
+        model = onnx_from_module(module, torch.randn(2, 4, 5, 3), GraphRequest(13, 7, dynamic_batch=True))
+    assert [0, -1] not in _targets(model)
+    _assert_equal(model, module, (2, 4, 5, 3), (3, 4, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "left_alone"),
+    [
+        ("s = Shape(x) y = Reshape<allowzero: int = 1>(x, s)", True),
+        ("s = Shape(x) y = Reshape(x, s)", False),
+        ("s = Shape(x) c = Cast<to: int = 9>(s) i = Cast<to: int = 7>(c) y = Reshape(x, i)", True),
+    ],
+    ids=["zero is zero", "zero keeps", "through a bool"],
+)
+def test_what_would_change_its_meaning_is_left_alone(nodes: str, left_alone: bool) -> None:
+    text = f'<ir_version: 8, opset_import: ["": 17]> g (float[batch, 2] x) => (float[batch, 2] y) {{ {nodes} }}'
+    model = onnx.parser.parse_model(text)
+    freeze_reshapes(model)
+    assert (_targets(model) == [None]) == left_alone
 
 
 def test_a_target_that_depends_on_values_is_left_alone() -> None:

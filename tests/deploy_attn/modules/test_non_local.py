@@ -39,6 +39,19 @@ def _by_pairs(reference: Any, x: Tensor) -> Tensor:
     return projected + x
 
 
+@pytest.mark.parametrize("layout", ["channels last", "transposed"])
+@pytest.mark.parametrize("sub_sample", [False, True])
+@pytest.mark.parametrize("mode", ["embedded_gaussian", "gaussian", "dot_product", "concatenation"])
+def test_any_layout_in_memory_gives_the_same(mode: str, sub_sample: bool, layout: str) -> None:
+    reference = small("non_local", 4, mode=mode, sub_sample=sub_sample)
+    x = torch.randn(2, 4, 4, 6).double()
+    transposed = x.transpose(2, 3).contiguous().transpose(2, 3)
+    other = transposed if layout == "transposed" else x.contiguous(memory_format=torch.channels_last)
+    assert not other.is_contiguous()
+    with torch.inference_mode():
+        torch.testing.assert_close(reference(other), reference(x))
+
+
 @pytest.mark.parametrize("bn_layer", [False, True])
 def test_a_new_block_is_the_identity(bn_layer: bool) -> None:
     x = torch.randn(1, 8, 4, 4)
