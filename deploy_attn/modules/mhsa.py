@@ -88,7 +88,7 @@ class MHSAGpu(nn.Module):
         self.shape = shape
         self.heads = reference.heads
         self.depth = shape.channels // reference.heads
-        self.blocks = block_sizes(shape.area) if self.family == "cpu" else []
+        self.blocks = block_sizes(shape.area, shape.area, self.heads) if self.family == "cpu" else []
         self.multiplies = self.family == "gpu" and shape.area is not None
         project = Projection if self.multiplies else pointwise
         self.query = project(reference.query.weight, None if reference.pos_emb else reference.query.bias)

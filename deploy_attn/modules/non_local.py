@@ -178,7 +178,7 @@ class _Plan(NamedTuple):
 
     @property
     def blocks(self) -> list[int]:
-        return block_sizes(self.shape.area) if self.family == "cpu" else []
+        return block_sizes(self.shape.area, self.attended.area) if self.family == "cpu" else []
 
     @property
     def moves_projections(self) -> bool:

@@ -61,7 +61,7 @@ class SelfAttentionGpu(nn.Module):
     def __init__(self, reference: SelfAttention, shape: MapShape) -> None:
         super().__init__()
         self.shape = shape
-        self.blocks = block_sizes(shape.area) if self.family == "cpu" else []
+        self.blocks = block_sizes(shape.area, shape.area) if self.family == "cpu" else []
         merged = reference.wk.weight.detach().T @ reference.wq.weight.detach()
         self.query = Projection(merged / math.sqrt(shape.channels) if reference.scale else merged, None)
         self.value = Projection(reference.wv.weight, None)

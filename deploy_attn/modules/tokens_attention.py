@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape
 
-_MOST_ROWS = 256  # of these the weights of a block stay in a CPU's cache, and a matrix product is still efficient
+# Measured: below the first a matrix product loses its efficiency, beyond the second weights leave a CPU's cache.
+_FEWEST_QUERIES = 128
+_MOST_BLOCK_BYTES = 4 * 2**20
 
 
 class Projection(nn.Module):
@@ -29,12 +31,12 @@ class Projection(nn.Module):
         return product if self.bias is None else product + self.bias
 
 
-def block_sizes(places: int | None) -> list[int]:
+def block_sizes(queries: int | None, attended: int | None, heads: int = 1) -> list[int]:
     """How many queries each block takes, about equal; no blocks where the number of places is open."""
-    if places is None:
+    if queries is None or attended is None:
         return []
-    count = -(-places // _MOST_ROWS)
-    return [len(block) for block in torch.arange(places).tensor_split(count)]
+    most = max(_FEWEST_QUERIES, _MOST_BLOCK_BYTES // (4 * heads * attended))
+    return [len(block) for block in torch.arange(queries).tensor_split(-(-queries // most))]
 
 
 def in_blocks(attend: Callable[[Tensor], Tensor], queries: Tensor, sizes: list[int]) -> Tensor:

@@ -65,14 +65,15 @@ def test_on_a_gpu_the_matrix_of_weights_is_the_logits_and_the_softmax_and_no_mor
 
 @pytest.mark.parametrize("pos_emb", [False, True])
 def test_on_a_cpu_the_matrix_of_weights_never_exists_as_a_whole(pos_emb: bool) -> None:
-    shapes = _shapes(small("mhsa", 8, pos_emb=pos_emb, width=18, height=18), "cpu")
-    assert [extents for extents in shapes if 324 in extents and 162 in extents] == [[1, 2, 162, 324]] * 4
+    shapes = _shapes(small("mhsa", 16, heads=16, pos_emb=pos_emb, width=18, height=18), "cpu")
+    assert [extents for extents in shapes if 324 in extents and 162 in extents] == [[1, 16, 162, 324]] * 4
     assert not [extents for extents in shapes if extents.count(324) == 2]
 
 
 def _shapes(reference: ReferenceForm, family: str) -> list[list[int]]:
-    form = reference.export_form((1, 8, 18, 18), family).float().eval()
+    x = torch.zeros(1, reference.get_parameter("query.weight").shape[0], 18, 18)
+    form = reference.export_form((1, x.shape[1], 18, 18), family).float().eval()
     with torch.inference_mode():
-        model = onnx_from_module(form, torch.zeros(1, 8, 18, 18), GraphRequest(13, 7))
+        model = onnx_from_module(form, x, GraphRequest(13, 7))
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
     return [[dimension.dim_value for dimension in value.type.tensor_type.shape.dim] for value in inferred]

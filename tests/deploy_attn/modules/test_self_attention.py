@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import onnx
@@ -41,10 +40,10 @@ def test_the_input_serves_as_keys_and_values_between_two_matrices(family: str) -
     ]
 
 
-@given(st.integers(1, 5000))
-@example(512)
-def test_blocks_cover_the_places_about_equally(places: int) -> None:
-    sizes = block_sizes(places)
+@given(places=st.integers(1, 5000), attended=st.integers(1, 5000), heads=st.integers(1, 16))
+@example(places=3136, attended=3136, heads=4)
+def test_blocks_cover_the_places_about_equally_and_fit_a_cache(places: int, attended: int, heads: int) -> None:
+    sizes = block_sizes(places, attended, heads)
     assert sum(sizes) == places
-    assert len(sizes) == math.ceil(places / 256)
     assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= 128 or 4 * heads * attended * max(sizes) <= 4 * 2**20
