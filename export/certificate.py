@@ -98,7 +98,7 @@ def prove(
         observed: named activations of `b c h w` that reach the module in its network.
         dynamic_size: build it for any h and w.
 
-    The other size is the first of larger, twice as large and smaller that the module takes.
+    The other size is the first of larger, half as large and twice as large that the module takes.
     """
     form = reference.export_form(shape, engine, dynamic_size).eval()
     inputs = {**_classes(shape), **(observed or {})}
@@ -146,7 +146,7 @@ def _classes(shape: Shape) -> dict[str, Tensor]:
 
 def _other_shapes(shape: Shape) -> list[Shape]:
     _, channels, height, width = shape
-    sizes = [(height + 2, width + 3), (2 * height, 2 * width), (max(height - 1, 1), max(width - 2, 1))]
+    sizes = [(height + 2, width + 3), (max(height // 2, 1), max(width // 2, 1)), (2 * height, 2 * width)]
     return [(1, channels, *size) for size in sizes if size != (height, width)]
 
 
