@@ -29,7 +29,6 @@ _FOLDABLE = frozenset(
         "Shape",
         "Size",
         "Squeeze",
-        "Transpose",
         "Unsqueeze",
     ]
 )
@@ -50,7 +49,7 @@ def simplify(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], 
     its interface or node names are not usable, or its outputs differ from
     before by more than 1e-6 RMS relative on `feeds`.
     """
-    if not any(node.op_type in _FOLDABLE for node in model.graph.node):
+    if not _can_fold(model.graph):
         return Simplified(model, "not needed")
     import onnxsim
 
@@ -63,6 +62,15 @@ def simplify(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], 
     if problem:
         return Simplified(model, f"rolled back: {problem}")
     return Simplified(candidate, "applied")
+
+
+def _can_fold(graph: onnx.GraphProto) -> bool:
+    """Whether anything may fold. A Transpose does into another one or into a constant, not by itself."""
+    folding = {tensor.name for tensor in graph.initializer}
+    folding.update(name for node in graph.node if node.op_type == "Transpose" for name in node.output)
+    return any(
+        node.op_type in _FOLDABLE or (node.op_type == "Transpose" and node.input[0] in folding) for node in graph.node
+    )
 
 
 def _interface_change(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:

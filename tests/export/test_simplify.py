@@ -187,3 +187,12 @@ def test_what_changes_anything_is_rolled_back_with_the_reason(
     assert re.search(why, result.outcome), result.outcome
     assert result.model is model
     assert model == _model(FOLDABLE)
+
+
+def test_a_transpose_alone_is_left_as_it_is_and_two_are_folded() -> None:
+    once = "[t] y = Transpose<perm = [1, 0]>(x)"
+    twice = "[t] t = Transpose<perm = [1, 0]>(x) [back] u = Transpose<perm = [1, 0]>(t) [relu] y = Relu(u)"
+    feeds = {"x": np.ones((2, 2), np.float32)}
+    for nodes, outcome in ((once, "not needed"), (twice, "applied")):
+        model = onnx.parser.parse_model(f"{HEADER} g (float[2, 2] x) => (float[2, 2] y) {{ {nodes} }}")
+        assert simplify(model, feeds, REQUEST).outcome == outcome
