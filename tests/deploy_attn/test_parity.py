@@ -23,6 +23,7 @@ from deploy_attn.export.ranges import tensor_ranges
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.metrics import compare
 from tests.conftest import DATA, load_golden
+from tests.deploy_attn.catalogue_cases import small
 
 REFERENCE_FLOAT64 = 1e-12
 EXPORT_FLOAT64 = 1e-11
@@ -172,6 +173,67 @@ def _expected(vector: Vector, axes: str) -> list[tuple[Array, Array]]:
     reference = golden.reference(**vector.options).double()
     with torch.inference_mode():
         return [*pairs, (other, reference(torch.from_numpy(other).double()).numpy())]
+
+
+# Options that no golden vector has; the reference form is what they are compared with.
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("se", {"gate": "hard_sigmoid"}),
+    ("cbam", {"kernel_size": 3}),
+    ("cbam_residual", {"kernel_size": 1}),
+    ("eca", {"gamma": 1.0}),
+    ("eca_fixed", {"kernel_size": 9}),
+    ("s2", {"semantics": "smear"}),
+    ("cot", {"kernel_size": 1}),
+    ("mobilevit", {"patch_size": 1}),
+    ("simam", {"e_lambda": 0.1}),
+    ("sk", {"kernel_sizes": (3,)}),
+    ("sk", {"kernel_sizes": (1, 5, 7), "groups": 8}),
+    ("shuffle", {"groups": 1}),
+    ("mhsa", {"heads": 1}),
+    ("mhsa", {"pos_emb": True, "width": 4, "height": 9}),
+    ("gct", {"mode": "l1"}),
+    ("gct", {"mode": "l1", "after_relu": True}),
+    ("fca", {"dct_height": 6, "dct_width": 4, "frequencies": "top1"}),
+    ("encnet", {"se_loss": True}),
+    ("self_attention", {"scale": True}),
+    ("non_local", {"scale": "inter_channels"}),
+    ("non_local", {"scale": "channels", "sub_sample": False}),
+    ("non_local", {"mode": "gaussian", "sub_sample": False}),
+    ("non_local", {"mode": "dot_product", "inter_channels": 8}),
+    ("non_local", {"mode": "concatenation", "bn_layer": False}),
+)
+
+
+@pytest.mark.parametrize("axes", ["static", "open-batch", "open-size"])
+@pytest.mark.parametrize("opset", list(IR))
+@pytest.mark.parametrize("family", ["cpu", "gpu"])
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+def test_every_option_is_the_same_in_a_graph(
+    name: str, options: dict[str, Any], family: str, opset: int, axes: str
+) -> None:
+    torch.manual_seed(5)
+    reference = small(name, **options)
+    request = GraphRequest(opset, IR[opset], axes != "static", axes == "open-size")
+    if axes == "open-size" and (name in FIXED or options.get("pos_emb")):
+        with pytest.raises(BadRequest, match="cannot leave height and width open"):
+            reference.export_form((1, 32, 6, 4), family, dynamic_size=True)
+        return
+    form = reference.export_form((1, 32, 6, 4), family, request.dynamic_size).float().eval()
+    with torch.inference_mode():
+        model = onnx_from_module(form, torch.zeros(1, 32, 6, 4), request)
+    x = torch.randn({"static": (1, 32, 6, 4), "open-batch": (3, 32, 6, 4), "open-size": (2, 32, 7, 9)}[axes])
+    with runner_for("onnxruntime")(model.SerializeToString()) as runner, torch.inference_mode():
+        found = compare(runner.infer({"input": x.numpy()})["output"], reference(x.double()).numpy())
+    assert found.rms_relative <= TOLERANCES["fp32"]
+
+
+def test_the_hard_gate_is_that_of_mobilenet() -> None:
+    soft, hard = (small("se", gate=gate) for gate in ("sigmoid", "hard_sigmoid"))
+    hard.load_state_dict(soft.state_dict(), strict=True)
+    x = torch.randn(2, 32, 5, 4).double()
+    with torch.inference_mode():
+        logits = torch.logit(soft(x) / x)
+        assert torch.allclose(hard(x), x * torch.clamp(logits / 6 + 0.5, 0, 1))
 
 
 @pytest.mark.parametrize("target", ["onnxruntime-cpu", "jetson-nano"])
