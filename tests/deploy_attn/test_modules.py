@@ -162,6 +162,19 @@ def test_channels_last_maps_are_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("family", ["cpu", "gpu"])
+def test_a_channels_last_map_gives_the_same_graph(name: str, family: str) -> None:
+    form = small(name).export_form((1, 32, 6, 4), family).float().eval()
+    x = torch.randn(1, 32, 6, 4)
+    with torch.inference_mode():
+        plain, last = (
+            onnx_from_module(form, x.to(memory_format=layout), GraphRequest(13, 7))
+            for layout in (torch.contiguous_format, torch.channels_last)
+        )
+    assert last.SerializeToString() == plain.SerializeToString()
+
+
+@pytest.mark.parametrize("name", available())
 def test_a_reference_form_does_not_write_into_its_input(name: str) -> None:
     x = torch.randn(2, 32, 6, 4)
     before = x.clone()
