@@ -117,10 +117,11 @@ def _show_plain_half(console: Console, report: ExportReport) -> None:
         for check in report.verdict.checks
         if check.bracket == "pessimistic"
     }
+    console.print("  RMS relative, rounded at every FP16 node:")
     for case, outputs in report.plain_half.items():
         for name, plain in outputs.items():
             with_plan = _rounded(planned.get((case, name)))
-            console.print(f"  {case}, {name}: {_rounded(plain)} in plain half, {with_plan} with the plan")
+            console.print(f"    {case}, {name}: {_rounded(plain)} in plain half, {with_plan} with the plan")
 
 
 def _rounded(found: Comparison | None) -> str:

@@ -44,10 +44,10 @@ def plan_for(model: onnx.ModelProto, cases: Sequence[Case]) -> PrecisionPlan:
 def refined_plan(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) -> PrecisionPlan:
     """The plan, with more nodes in FP32 where that is what brings its graph near enough to the reference.
 
-    Half of 5e-3 with a rounding at every FP16 node, and half of the tolerance
-    that it is verified with as the engine runs it. Widened step by step, from
-    each gate's argument back over one, two and three matrix products; a step is
-    taken if the graph then holds, or if it at least halves the excess.
+    Half of 5e-3 with a rounding at every FP16 node, and the tolerance that it is
+    verified with as the engine runs it. Widened step by step, from each gate's
+    argument back over one, two and three matrix products; a step is taken if
+    the graph then holds, or if it at least halves the excess.
     """
     excess = _excess(model, plan, cases)
     view = GraphView(model)
@@ -79,7 +79,7 @@ def comparisons(model: onnx.ModelProto, cases: Sequence[Case]) -> Comparisons:
 def _excess(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) -> float:
     """The largest error over what its bracket should keep to; infinite if anything is not finite."""
     typed = typed_from_plan(model, plan)
-    rounded = replace(TOLERANCES["fp16-rounded"], rms_relative=TARGET)
+    rounded = replace(TOLERANCES["fp16-rounded"], rms_relative=TARGET / _MARGIN)
     brackets = ((typed, TOLERANCES["fp16"]), (rounded_from_typed(typed), rounded))
     return max(
         _over(comparison, allowed)
@@ -92,7 +92,7 @@ def _excess(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) 
 def _over(found: Comparison, allowed: Tolerance) -> float:
     if found.non_finite:
         return float("inf")
-    return _MARGIN * max(found.rms_relative / allowed.rms_relative, found.worst_relative / allowed.worst_relative)
+    return max(found.rms_relative / allowed.rms_relative, found.worst_relative / allowed.worst_relative)
 
 
 def _widened(view: GraphView, graph: onnx.GraphProto, plan: PrecisionPlan, reach: int) -> PrecisionPlan:

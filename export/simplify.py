@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.engines.base import Outputs
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.export.onnx_from_module import GraphRequest, checked
 from deploy_attn.jetson.errors import DeployAttnError, first_line
@@ -87,20 +88,11 @@ def _interface_change(before: onnx.ModelProto, after: onnx.ModelProto) -> str | 
 def _difference(
     before: onnx.ModelProto, after: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]]
 ) -> str | None:
+    wanted = _outputs(before, feeds)
     try:
-        with OnnxRuntimeRunner(before.SerializeToString()) as run:
-            wanted = run.infer(feeds)
-    except DeployAttnError:
-        raise
-    except Exception as error:  # onnxruntime's errors have no base class of their own
-        raise DeployAttnError(f"onnxruntime refuses the exported graph: {first_line(error)}") from error
-    try:
-        with OnnxRuntimeRunner(after.SerializeToString()) as run:
-            got = run.infer(feeds)
-    except DeployAttnError:
-        raise
-    except Exception as error:  # onnxruntime's errors have no base class of their own
-        return f"onnxruntime refuses its graph: {first_line(error)}"
+        got = _outputs(after, feeds)
+    except DeployAttnError as error:
+        return str(error)
     for name, expected in wanted.items():
         if got[name].shape != expected.shape:
             return f"it changed the shape of {name}"
@@ -108,3 +100,13 @@ def _difference(
         if not apart.rms_relative <= _BOUND:
             return f"it changed {name} by {apart.rms_relative:.1e} RMS relative"
     return None
+
+
+def _outputs(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Outputs:
+    try:
+        with OnnxRuntimeRunner(model.SerializeToString()) as run:
+            return run.infer(feeds)
+    except DeployAttnError:
+        raise
+    except Exception as error:  # onnxruntime's errors have no base class of their own
+        raise DeployAttnError(f"onnxruntime refuses its graph: {first_line(error)}") from error

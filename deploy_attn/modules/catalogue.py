@@ -18,8 +18,9 @@ Shape = tuple[int, int, int, int]  # b c h w
 
 def is_shape(shape: object) -> bool:
     """Whether these are four whole numbers of at least 1."""
-    four = isinstance(shape, (tuple, list)) and len(shape) == 4
-    return four and all(type(extent) is int and extent > 0 for extent in shape)  # type: ignore[attr-defined]
+    if not isinstance(shape, (tuple, list)) or len(shape) != 4:
+        return False
+    return all(type(extent) is int and extent > 0 for extent in shape)
 
 
 class Option(NamedTuple):

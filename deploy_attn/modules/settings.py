@@ -116,7 +116,11 @@ def _hold(constraints: Iterable[Constraint], values: Settings) -> bool:
 def _options_line(found: Entry) -> str:
     if not found.options:
         return f"{found.name} takes no options besides channels."
-    return "Options: " + ", ".join(f"{option.name}={option_text(option.default)}" for option in found.options) + "."
+    return (
+        "Options and their defaults: "
+        + ", ".join(f"{option.name}={option_text(option.default)}" for option in found.options)
+        + "."
+    )
 
 
 def _typed(name: str, option: Option, value: object) -> OptionValue:

@@ -37,7 +37,7 @@ from tests.deploy_attn.command_line import SMALL, Cli, files_of
         (["cbam", "--set", "kernel_size=4"], ["odd kernel_size"]),
         (["cbam", "--set", "reduction"], ["NAME=VALUE"]),
         (["cbam", "--set", "reduction=8", "--set", "reduction=4"], ["given twice"]),
-        (["cbam", "--set", "reducton=8"], ["no option 'reducton'", "Options: reduction=16"]),
+        (["cbam", "--set", "reducton=8"], ["no option 'reducton'", "Options and their defaults: reduction=16"]),
         (["cbam", "--set", "channels=8"], ["--channels"]),
         (["se", "--target", "jetson-nan"], ["Unknown target 'jetson-nan'", "Known: jetson-nano,"]),
         (["se", "--checkpoint", "none.pt"], ["none.pt: no such file"]),
