@@ -258,5 +258,14 @@ def test_an_artifact_made_from_the_sources_weights_holds(name: str, target: str,
     assert compare(output, golden.outputs["output"]).rms_relative <= TOLERANCES["fp32"]
 
 
+@pytest.mark.parametrize("name", ["gct", "non_local"])
+def test_a_module_that_starts_as_the_identity_is_not_verified_as_one(name: str, tmp_path: Path) -> None:
+    request = ExportRequest(name, shape=(1, 32, 6, 4), output=tmp_path / "artifact")
+    assert export_artifact(request).passed
+    with np.load(tmp_path / "artifact" / "reference.npz") as arrays:
+        x, y = arrays["normal/inputs/input"], arrays["normal/outputs/output"]
+    assert np.linalg.norm(y - x) > 1e-2 * np.linalg.norm(x)
+
+
 def test_every_catalogue_name_has_golden_vectors() -> None:
     assert {load_golden(vector.file).name for vector in VECTORS} == set(available())
