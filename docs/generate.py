@@ -1,9 +1,9 @@
-"""Writes docs/modules/ and the tables of docs/performance.md; torch is not needed.
+"""Writes docs/modules/, docs/targets.md and the tables of docs/performance.md; torch is not needed.
 
 `python docs/generate.py` writes. With `--check` nothing is written: stale files
 are named, and the exit code is 1 if there are any. The pages come from the
-catalogue's entries, the docstrings of the modules, and the results in
-docs/measured/, which the scripts in benchmarks/ write.
+catalogue's entries, the docstrings of the modules, the target profiles, and the
+results in docs/measured/, which the scripts in benchmarks/ write.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import tables
 from tables import Measured, Row
 
+from deploy_attn.engines.target import MARKS, SCHEMA, TENSORRT_NEEDS, load_target, target_names
 from deploy_attn.modules.catalogue import Constraint, Entry, Option, entries
 from deploy_attn.modules.formulas import evaluate
 from deploy_attn.modules.settings import option_text, settings
@@ -29,6 +30,24 @@ CHOOSING_MAP = (256, 28, 28)
 CHOOSING_SHAPE = "1x256x28x28"
 OTHER_MAP = (64, 56, 56)
 HEADER = "<!-- Written by docs/generate.py from the catalogue and docs/measured/; edit those. -->"
+TARGETS_HEADER = "<!-- Written by docs/generate.py from engines/targets/ and engines/target.py; edit those. -->"
+OWN_TARGET = """\
+title = "My board"
+family = "gpu"
+engine = "tensorrt"
+
+[onnx]
+opset = { value = 17, mark = "verified" }
+ir_version = { value = 8, mark = "verified" }
+
+[runtime]
+tensorrt = { value = "10.3", mark = "verified", note = "dpkg -l says so" }
+workspace_mib = { value = 1024, mark = "derived", note = "an eighth of the memory" }
+
+[device]
+compute_capability = { value = "8.7", mark = "verified" }
+memory_gib = { value = 8, mark = "verified" }
+"""
 LEGEND = f"""- **us**: median time of the export form in onnxruntime on one CPU thread at {CHOOSING_SHAPE}. It depends
   on the machine, so compare rows only. **source / form**: how many times faster that is than the source's code, each
   at its better optimisation level; [performance.md](../performance.md) says how it is measured.
@@ -71,6 +90,7 @@ def pages(docs: Path) -> dict[str, str]:
     measured = tables.measured_from(docs / "measured")
     texts = {f"modules/{entry.name}.md": module_page(entry, measured) for entry in entries()}
     texts["modules/README.md"] = index_page(measured)
+    texts["targets.md"] = targets_page()
     texts["performance.md"] = performance_page(_text(docs / "performance.md"), measured)
     return texts
 
@@ -255,6 +275,55 @@ def _choice(entry: Entry, measured: Measured, targets: Sequence[str]) -> list[st
         *(nodes.get(target, "-") for target in targets),
         _open_size(entry).partition(":")[0],
     ]
+
+
+def targets_page() -> str:
+    targets = [load_target(name) for name in target_names()]
+    legend = ", ".join(f"{mark[0]} {mark}" for mark in MARKS)
+    sections = {
+        "What runs there": f"{tables.target_table(targets, tables.RUNTIME_COLUMNS)}\n\n{_ABOUT_RUNTIMES}",
+        "The device": f"{tables.target_table(targets, tables.DEVICE_COLUMNS)}\n\n{_ABOUT_DEVICES}",
+        "Notes": tables.target_notes(targets),
+        "A target of your own": _own_target(),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    introduction = (
+        "`--target NAME` says where a graph goes: at which opset and IR version it is written, which parser it is "
+        "linted for, and what a build may use. `deploy-attn list --targets` prints these tables.\n\n"
+        f"The letter after a value says how far it is to be trusted: {legend}. No Jetson was at hand: `verified` means "
+        "read in source code, in NVIDIA's documentation, or run without the board."
+    )
+    return f"{TARGETS_HEADER}\n\n# Targets\n\n{introduction}\n\n{body}\n"
+
+
+_ABOUT_RUNTIMES = (
+    "On desktop GPUs TensorRT is the oldest version that is expected there, so that what `lint` lets pass for it holds "
+    "for newer ones. TensorRT 8.5 would take opset 17, but has no LayerNormalization, which exporters write from there "
+    "on; so its targets have opset 13."
+)
+_ABOUT_DEVICES = (
+    "Peaks are in TFLOPS without sparsity. A module that is sold with several memories is listed with the one in its "
+    "title."
+)
+
+
+def _own_target() -> str:
+    needed = {f"{table}.{key}" for table, key in TENSORRT_NEEDS}
+    marks = ", ".join(f"`{mark}`" for mark in MARKS)
+    rows = []
+    for table, keys in SCHEMA.items():
+        for key, (kind, meaning) in keys.items():
+            needs = "every target" if table == "onnx" else "TensorRT" if f"{table}.{key}" in needed else ""
+            rows.append([f"`{table}.{key}`", tables.KINDS[kind], needs, meaning])
+    return (
+        "Write a TOML file and give its path wherever a target is asked for: `--target ./board.toml`. The name of the "
+        "target is the file's name without `.toml`.\n\n"
+        f"```toml\n{OWN_TARGET}```\n\n"
+        "`title` is what a person calls it. `family` chooses the export forms, `cpu` or `gpu`. `engine` is "
+        f"`onnxruntime` or `tensorrt`. Every other value has a mark, one of {marks}, and may have a note. A key "
+        "that is not in this table is an error, so that a slip of the pen is found.\n\n"
+        f"{tables.table(['key', 'takes', 'needed by', 'says'], rows)}"
+    )
 
 
 def performance_page(template: str, measured: Measured) -> str:

@@ -1,4 +1,4 @@
-"""The results in docs/measured/ as Markdown tables."""
+"""The results in docs/measured/ and the target profiles as Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from deploy_attn.engines.target import Target
 from deploy_attn.engines.tolerance import TOLERANCES
 from deploy_attn.modules.catalogue import entry
 
@@ -17,6 +19,34 @@ BRACKETS = ("optimistic", "pessimistic")
 GRAPHS: Mapping[str, str] = {"naive": "source", "gpu": "gpu form", "cpu": "cpu form"}
 SILENT = TOLERANCES["fp16-rounded"].rms_relative  # a larger error is wrong, not rounded
 NOT_MEASURED = "Not measured."
+RUNTIME_COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "TensorRT": "runtime.tensorrt",
+        "opset": "onnx.opset",
+        "IR": "onnx.ir_version",
+        "workspace, MiB": "runtime.workspace_mib",
+        "JetPack": "runtime.jetpack",
+        "L4T": "runtime.l4t",
+        "CUDA": "runtime.cuda",
+        "Python": "runtime.python",
+    }
+)
+DEVICE_COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "compute capability": "device.compute_capability",
+        "SMs": "device.sms",
+        "cores": "device.cuda_cores",
+        "MHz": "device.gpu_mhz",
+        "memory, GiB": "device.memory_gib",
+        "GB/s": "device.bandwidth_gb_per_s",
+        "FP32": "device.peak_fp32_tflops",
+        "FP16": "device.peak_fp16_tflops",
+        "FP16, tensor cores": "device.peak_fp16_tensor_tflops",
+        "INT8": "device.int8",
+        "DLAs": "device.dla_cores",
+    }
+)
+KINDS: Mapping[type, str] = MappingProxyType({str: "text", int: "whole number", float: "number", bool: "true or false"})
 Row = Mapping[str, Any]
 
 
@@ -35,7 +65,9 @@ class Measured(NamedTuple):
 
 
 def measured_from(folder: Path) -> Measured:
-    return Measured(*(_json(folder / f"{kind}.json") for kind in Measured._fields))
+    """The results in docs/measured/, and the figures that benchmarks/ keeps because a test compares with them."""
+    kept = {"kernels": folder.parents[1] / "benchmarks" / "rtx_static.json"}
+    return Measured(*(_json(kept.get(kind, folder / f"{kind}.json")) for kind in Measured._fields))
 
 
 def _json(file: Path) -> Row:
@@ -195,5 +227,35 @@ def conditions_table(measured: Measured) -> str:
             machine = head.get("machine")
             where = f"{machine['cpu']}, {machine['cores']} cores" if machine else "any: nothing is timed"
             versions = ", ".join(f"{name} {number}" for name, number in head["versions"].items())
-            rows.append([f"[{kind}.json](measured/{kind}.json)", where, versions])
+            kept = "[rtx_static.json](../benchmarks/rtx_static.json)" if kind == "kernels" else None
+            rows.append([kept or f"[{kind}.json](measured/{kind}.json)", where, versions])
     return table(["results", "machine", "versions"], rows) if rows else NOT_MEASURED
+
+
+def target_table(targets: Iterable[Target], columns: Mapping[str, str]) -> str:
+    """A row a target that has any of these facts, a mark beside each value."""
+    rows = [
+        [f"`{target.name}`", target.title, *(_marked(target, key) for key in columns.values())]
+        for target in targets
+        if any(key in target.facts for key in columns.values())
+    ]
+    return table(["target", "what", *columns], rows)
+
+
+def _marked(target: Target, key: str) -> str:
+    fact = target.facts.get(key)
+    if fact is None:
+        return "-"
+    shown = ("yes" if fact.value else "no") if isinstance(fact.value, bool) else str(fact.value)
+    return f"{shown} {fact.mark[0]}"
+
+
+def target_notes(targets: Iterable[Target]) -> str:
+    """What is noted beside a value, with the targets that share the note."""
+    shared: dict[tuple[str, str], list[str]] = {}
+    for target in targets:
+        for key, fact in target.facts.items():
+            if fact.note:
+                shared.setdefault((key, fact.note), []).append(f"`{target.name}`")
+    rows = ([f"`{key}`", note, ", ".join(names)] for (key, note), names in sorted(shared.items()))
+    return table(["value", "note", "targets"], rows)

@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from deploy_attn import available, create
+from deploy_attn.engines.target import SCHEMA, load_target, target_names
 from deploy_attn.modules.catalogue import entry
 from deploy_attn.modules.formulas import evaluate
 from deploy_attn.modules.settings import settings
@@ -93,7 +94,8 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_pages_are_what_the_catalogue_and_the_measurements_say(generate: Any, tmp_path: Path) -> None:
     generate.write(tmp_path, generate.pages(DOCS))
     fresh = {file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.rglob("*.md")}
-    stored = {file.relative_to(DOCS): file.read_bytes() for file in (*DOCS.glob("modules/*"), DOCS / "performance.md")}
+    generated = (*DOCS.glob("modules/*"), DOCS / "performance.md", DOCS / "targets.md")
+    stored = {file.relative_to(DOCS): file.read_bytes() for file in generated}
     stale = sorted(str(path) for path in fresh.keys() | stored.keys() if fresh.get(path) != stored.get(path))
     assert not stale, "run: python docs/generate.py"
 
@@ -101,13 +103,16 @@ def test_the_pages_are_what_the_catalogue_and_the_measurements_say(generate: Any
 @pytest.fixture
 def measured_pages(generate: Any, tmp_path: Path) -> dict[str, str]:
     """The pages where `se` alone was measured."""
-    (tmp_path / "measured").mkdir()
+    docs = tmp_path / "docs"
+    for folder in (docs / "measured", tmp_path / "benchmarks"):
+        folder.mkdir(parents=True)
     for kind, row in MEASURED.items():
         content = {**HEAD, "rows": [{"case": "se", "name": "se", **row}]}
-        (tmp_path / "measured" / f"{kind}.json").write_text(json.dumps(content), encoding="utf-8")
-    (tmp_path / "performance.md").write_bytes((DOCS / "performance.md").read_bytes())
-    generate.write(tmp_path, generate.pages(tmp_path))
-    return {file.relative_to(tmp_path).as_posix(): file.read_text(encoding="utf-8") for file in tmp_path.rglob("*.md")}
+        file = tmp_path / "benchmarks" / "rtx_static.json" if kind == "kernels" else docs / "measured" / f"{kind}.json"
+        file.write_text(json.dumps(content), encoding="utf-8")
+    (docs / "performance.md").write_bytes((DOCS / "performance.md").read_bytes())
+    generate.write(docs, generate.pages(docs))
+    return {file.relative_to(docs).as_posix(): file.read_text(encoding="utf-8") for file in docs.rglob("*.md")}
 
 
 @pytest.mark.parametrize("row", [FORMS_ROW, FP16_ROWS, KERNELS_ROW])
@@ -131,6 +136,24 @@ def test_figures_that_stand_on_one_page_only(measured_pages: dict[str, str]) -> 
 def test_a_formula_s_lambda_is_told_by_its_names(generate: Any) -> None:
     formula = "(lambda d, n: (c + d) * n)(k or c // 2, (h // 2) * w)"
     assert generate.readable(formula) == "with `d = k or c // 2`, `n = (h // 2) * w`: `(c + d) * n`"
+
+
+def test_every_target_and_every_key_of_a_profile_stands_on_the_page_of_targets() -> None:
+    page = (DOCS / "targets.md").read_text(encoding="utf-8")
+    for name in target_names():
+        assert f"\n| `{name}` | {load_target(name).title} | " in page
+    for table, keys in SCHEMA.items():
+        for key in keys:
+            assert f"\n| `{table}.{key}` | " in page
+    assert "| `jetson-nano` | Jetson Nano 4 GB, JetPack 4.6.1 to 4.6.6 | 8.2.1 t | 13 v | 7 v | 256 t | " in page
+
+
+def test_the_example_of_a_target_of_one_s_own_loads_as_it_stands(tmp_path: Path) -> None:
+    page = (DOCS / "targets.md").read_text(encoding="utf-8")
+    file = tmp_path / "board.toml"
+    file.write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    target = load_target(str(file))
+    assert (target.name, target.opset, target.tensorrt) == ("board", 17, (10, 3))
 
 
 @pytest.mark.parametrize("name", available())
