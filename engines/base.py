@@ -1,14 +1,15 @@
-"""What every engine shares: the life cycle, the checks of feeds, the way to find one."""
+"""What every engine shares: how it takes an artifact, the life cycle, the checks of feeds, the way to find one."""
 
 from __future__ import annotations
 
 import abc
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, final
 
+from deploy_attn.jetson.artifact import Artifact
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.suggest import known_names
 
@@ -19,8 +20,16 @@ if TYPE_CHECKING:
 Feeds = Mapping[str, "np.ndarray[Any, Any]"]
 Outputs = dict[str, "np.ndarray[Any, Any]"]
 
-# Engine name -> where its runner lives. An engine is one file and one line here.
-ENGINES: Mapping[str, str] = MappingProxyType({"onnxruntime": "deploy_attn.engines.onnxruntime:OnnxRuntimeRunner"})
+# Engine name -> its class. An engine is one file and one line here.
+ENGINES: Mapping[str, str] = MappingProxyType(
+    {
+        "onnxruntime": "deploy_attn.engines.onnxruntime:OnnxRuntimeCpu",
+        "onnxruntime-cuda": "deploy_attn.engines.onnxruntime:OnnxRuntimeCuda",
+        "onnxruntime-tensorrt": "deploy_attn.engines.onnxruntime:OnnxRuntimeTensorRt",
+        "tensorrt": "deploy_attn.engines.tensorrt:TensorRt",
+        "tensorrt-rtx": "deploy_attn.engines.tensorrt_rtx:TensorRtRtx",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -33,14 +42,14 @@ class InputSpec:
 
 
 class Runner(abc.ABC):
-    """Runs one ONNX graph: a context manager that loads nothing before `__enter__`.
+    """Runs one graph or engine: a context manager that loads nothing before `__enter__`.
 
     A back end writes `_activate`, `_infer` and `_deactivate`; the checks and
     the state are here.
     """
 
-    def __init__(self, model_bytes: bytes) -> None:
-        self._model_bytes = model_bytes
+    def __init__(self, content: bytes) -> None:
+        self._content = content
         self._inputs: tuple[InputSpec, ...] = ()
         self._active = False
 
@@ -100,14 +109,57 @@ class Runner(abc.ABC):
                 )
 
 
-def runner_for(engine: str) -> type[Runner]:
-    """The runner class of an engine name.
+@dataclass(frozen=True)
+class Graph:
+    """One graph of an artifact, read and checked against its hash.
+
+    `precision` is `fp32` or `fp16`; an FP16 graph is the typed one.
+    """
+
+    file: str
+    precision: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way in which an engine runs a graph.
+
+    Attributes:
+        bracket: `exact` (FP32), `device` (FP16 as the hardware computes it),
+            `optimistic` and `pessimistic` (FP16 on a CPU, from both sides).
+        tolerance: which of the artifact's tolerances it is held to.
+        runner: not active yet.
+    """
+
+    bracket: str
+    tolerance: str
+    runner: Runner
+
+
+class Engine(abc.ABC):
+    """How an engine takes an artifact.
+
+    Raises:
+        BadRequest: it cannot run anything of this artifact here, and what to do.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+
+    @abc.abstractmethod
+    def runs(self, graph: Graph) -> Iterator[Run]:
+        """Every way in which it runs this graph; none where another graph of the artifact serves it."""
+
+
+def engine_class(name: str) -> type[Engine]:
+    """The class of an engine.
 
     Raises:
         BadRequest: no such engine; the known ones are listed, nearest first.
     """
-    if engine not in ENGINES:
-        raise BadRequest(f"Unknown engine {engine!r}. {known_names(engine, ENGINES)}")
-    module, _, name = ENGINES[engine].partition(":")
-    runner: type[Runner] = getattr(importlib.import_module(module), name)
-    return runner
+    if name not in ENGINES:
+        raise BadRequest(f"Unknown engine {name!r}. {known_names(name, ENGINES)}")
+    module, _, attribute = ENGINES[name].partition(":")
+    found: type[Engine] = getattr(importlib.import_module(module), attribute)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import fields as fields_of
@@ -10,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy_attn.engines.base import Runner, runner_for
-from deploy_attn.engines.rounding import rounded_from_typed
+from deploy_attn.engines.base import Engine, Graph, Runner, engine_class
 from deploy_attn.engines.tolerance import TOLERANCES, Tolerance, fp32_tolerance
 from deploy_attn.engines.verdict import Check, Verdict
 from deploy_attn.jetson.artifact import Artifact, Case, open_artifact
@@ -24,19 +24,20 @@ _OwnErrors = Mapping[str, Mapping[str, Mapping[str, float]]]  # of the module in
 def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
     """Re-checks an artifact from its own files, and records the verdict in it.
 
-    Hashes come first; then each graph runs over each parity case. Typed FP16
-    graphs are run twice: as the engine runs them (the optimistic bracket on a
-    CPU) and rounded at every node (the pessimistic one).
+    Hashes come first; then each graph runs over each parity case, in every way
+    that the engine has for it. A CPU runs typed FP16 graphs twice: as they are
+    (the optimistic bracket) and rounded at every node (the pessimistic one).
 
     Raises:
-        BadRequest: not an artifact, an unknown engine, or one not installed,
-            or the folder cannot take the verdict.
+        BadRequest: not an artifact, an unknown engine, one that is not
+            installed, does not start here or has nothing built for it, or the
+            folder cannot take the verdict.
         DamagedArtifact: a file differs from the manifest.
     """
-    runner = runner_for(engine)
+    chosen = engine_class(engine)
     artifact = open_artifact(str(path))
     _check_manifest(artifact)
-    verdict = _verdict(artifact, engine, runner)
+    verdict = _verdict(artifact, engine, chosen(artifact))
     file = Path(path) / f"verdict-{engine}.json"
     try:
         if file.is_symlink():
@@ -73,24 +74,24 @@ def _is_tolerance(fields: object) -> bool:
     return isinstance(fields, dict) and set(fields) == names
 
 
-def _verdict(artifact: Artifact, engine: str, runner: type[Runner]) -> Verdict:
+def _verdict(artifact: Artifact, name: str, engine: Engine) -> Verdict:
     cases = artifact.cases()
     checks: list[Check] = []
     conditions: dict[str, Any] = {}
-    for graph in artifact.manifest["graphs"]:
+    for listed in artifact.manifest["graphs"]:
         try:
-            ways = list(_ways_to_run(artifact, graph))
+            runs = list(engine.runs(_graph(artifact, listed)))
         except DeployAttnError:
             raise
         except Exception as error:  # protobuf and shape inference raise many types; each is a finding
-            checks.append(_unreadable(graph, _tolerance(artifact, graph["precision"]), error))
+            checks.append(_unreadable(listed, _tolerance(artifact, listed["precision"]), error))
             continue
-        for bracket, precision, model in ways:
-            run = runner(model)
-            conditions = {**run.conditions(), **_machine()}
-            blank = Check(graph["file"], graph["precision"], bracket, "", "", None, _tolerance(artifact, precision))
-            checks.extend(_checks(run, cases, blank, artifact.manifest.get("fp32_errors", {})))
-    return Verdict(engine, tuple(checks), conditions)
+        for run in runs:
+            tolerance = _tolerance(artifact, run.tolerance)
+            blank = Check(listed["file"], listed["precision"], run.bracket, "", "", None, tolerance)
+            checks.extend(_checks(run.runner, cases, blank, artifact.manifest.get("fp32_errors", {})))
+            conditions = {**run.runner.conditions(), **_machine()}
+    return Verdict(name, tuple(checks), conditions)
 
 
 def _unreadable(graph: Mapping[str, str], tolerance: Tolerance, error: Exception) -> Check:
@@ -98,19 +99,15 @@ def _unreadable(graph: Mapping[str, str], tolerance: Tolerance, error: Exception
     return Check(graph["file"], graph["precision"], "none", "all", "all", None, tolerance, reason)
 
 
-def _ways_to_run(artifact: Artifact, graph: Mapping[str, str]) -> Iterator[tuple[str, str, bytes]]:
-    """Yields (bracket, name of the tolerance, model) of one graph of the manifest."""
+def _graph(artifact: Artifact, listed: Mapping[str, str]) -> Graph:
+    """A graph of the manifest, with its weights inside."""
     import onnx
 
-    content = Path(artifact.file(graph["file"])).read_bytes()
+    content = Path(artifact.file(listed["file"])).read_bytes()
     model = onnx.load_from_string(content)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
-        raise BadRequest(f"{graph['file']} keeps tensors in other files, which no manifest vouches for.")
-    if graph["precision"] == "fp32":
-        yield "exact", "fp32", content
-        return
-    yield "optimistic", "fp16", content
-    yield "pessimistic", "fp16-rounded", rounded_from_typed(model).SerializeToString()
+        raise BadRequest(f"{listed['file']} keeps tensors in other files, which no manifest vouches for.")
+    return Graph(listed["file"], listed["precision"], content)
 
 
 def _tensors(message: Any) -> Iterator[Any]:
@@ -131,15 +128,19 @@ def _tolerance(artifact: Artifact, precision: str) -> Tolerance:
 
 
 def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: _OwnErrors) -> list[Check]:
-    checks = []
+    checks: list[Check] = []
+    started = False
     try:
         with run:
+            started = True
             for case in cases:
                 outputs = run.infer(case.inputs)
                 for name in case.outputs:
                     own_error = own_errors.get(case.name, {}).get(name, {})
                     checks.append(_compared(_fitted(blank, own_error), case, name, outputs))
     except Exception as error:  # whatever the engine throws is the finding
+        if isinstance(error, DeployAttnError) and not started:
+            raise  # the engine is not here or did not start, which says nothing about the graph
         refused = f"the engine refused the graph: {first_line(error)}"
         return [replace(blank, case="all", output="all", error=refused)]
     return checks
@@ -161,5 +162,10 @@ def _compared(blank: Check, case: Case, name: str, outputs: Mapping[str, Any]) -
     return replace(check, comparison=compare(outputs[name], case.outputs[name]))
 
 
-def _machine() -> dict[str, str]:
-    return {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+def _machine() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpus": os.cpu_count(),
+    }

@@ -50,6 +50,8 @@ class Kernel:
         bytes_read: its inputs, without weights; None if an extent is known at run time only.
         bytes_written: its outputs, workspaces included; None likewise.
         onnx_nodes: the nodes that it computes all or a part of; none for a change of layout.
+        types_read: the types of its inputs in the builder's words, as `Half`, each once.
+        types_written: those of its outputs.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Kernel:
     bytes_read: int | None
     bytes_written: int | None
     onnx_nodes: tuple[str, ...]
+    types_read: tuple[str, ...] = ()
+    types_written: tuple[str, ...] = ()
 
 
 def kernels(messages: Sequence[Message]) -> tuple[Kernel, ...]:
@@ -73,7 +77,15 @@ def kernels(messages: Sequence[Message]) -> tuple[Kernel, ...]:
         raise _not_understood("its list of kernels is empty")
     whole = _whole_sizes([tensor for layer in layers for tensor in (*layer.inputs, *layer.outputs)])
     return tuple(
-        Kernel(layer.name, layer.layer_type, _moved(layer.inputs, whole), _moved(layer.outputs, whole), layer.nodes)
+        Kernel(
+            layer.name,
+            layer.layer_type,
+            _moved(layer.inputs, whole),
+            _moved(layer.outputs, whole),
+            layer.nodes,
+            _types(layer.inputs),
+            _types(layer.outputs),
+        )
         for layer in layers
     )
 
@@ -127,6 +139,7 @@ class _Tensor(NamedTuple):
 
     name: str
     size: int | None
+    dtype: str
 
 
 class _Layer(NamedTuple):
@@ -159,7 +172,7 @@ def _tensors(text: str) -> list[_Tensor]:
     matches = list(_TENSOR.finditer(text))
     if len(matches) != text.count("{ Name: "):
         raise _not_understood(f"a kernel has the tensors {text!r}")
-    return [_Tensor(match["name"], _size(match["extents"], match["type"])) for match in matches]
+    return [_Tensor(match["name"], _size(match["extents"], match["type"]), match["type"]) for match in matches]
 
 
 def _size(extents: str, dtype: str) -> int | None:
@@ -167,6 +180,10 @@ def _size(extents: str, dtype: str) -> int | None:
         raise _not_understood(f"a tensor is of type {dtype}")
     numbers = [int(extent) for extent in extents.split(",") if extent]
     return None if min(numbers, default=1) < 0 else math.prod(numbers) * _ITEM_BYTES[dtype]
+
+
+def _types(tensors: Sequence[_Tensor]) -> tuple[str, ...]:
+    return tuple(sorted({tensor.dtype for tensor in tensors}))
 
 
 def _whole_sizes(tensors: Sequence[_Tensor]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from deploy_attn.engines.engine_file import is_engine_file
 from deploy_attn.jetson.artifact import MANIFEST, SCHEMA_VERSION, SELF_HASH, file_sha256, manifest_sha256, read_manifest
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
@@ -91,7 +92,7 @@ def write_artifact(staging: Path, files: Mapping[str, bytes], manifest: Mapping[
 
 
 def _own_files(folder: Path) -> set[str]:
-    """Names in a folder that an export or a verification wrote; empty where no manifest of ours says so."""
+    """Names in a folder that an export, a verification or a build wrote; empty where no manifest of ours says so."""
     try:
         manifest = read_manifest(str(folder))
     except DeployAttnError:
@@ -101,7 +102,8 @@ def _own_files(folder: Path) -> set[str]:
         return set()
     verdicts = {file.name for file in folder.glob("verdict-*.json")}
     plain = {file.name for file in folder.iterdir() if file.is_file() and not file.is_symlink()}
-    return {MANIFEST, *files, *verdicts} & plain
+    engines = {name for name in plain if is_engine_file(name)}
+    return {MANIFEST, *files, *verdicts, *engines} & plain
 
 
 def _nearest_existing(folder: Path) -> Path:

@@ -1,23 +1,28 @@
-"""TensorRT-RTX as a second opinion: its builder reads every graph, and no form costs more than it may."""
+"""TensorRT-RTX as a second opinion: its builder reads every graph, and each form costs exactly what is kept."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import importlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from deploy_attn import available, create
-from deploy_attn.engines.tensorrt_rtx import ShapeRange, engine_from_onnx
+from deploy_attn import available
+from deploy_attn.engines.profile import ShapeRange
+from deploy_attn.engines.tensorrt_rtx import engine_from_onnx
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
 from deploy_attn.export.precision import plan_from_graph
 from deploy_attn.export.ranges import tensor_ranges
 from deploy_attn.export.typed import typed_from_plan
-from deploy_attn.modules.base import ReferenceForm, Shape
 from tests.deploy_attn.catalogue_cases import small
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 FIXED_SIZE = ("fca", "mobilevit")
 
 
@@ -66,7 +71,7 @@ MOST: Mapping[str, Cost] = {
     "triplet": Cost(17, 4.5),
     "parnet": Cost(6, 5.0),
     "mhsa": Cost(11, 41.5),
-    "mhsa with a position table": Cost(8, 47.8),
+    "mhsa pos_emb=True": Cost(8, 47.8),
     "gsop": Cost(9, 4.2),
     "srm": Cost(1, 1.0),
     "gct": Cost(3, 1.5),
@@ -76,25 +81,39 @@ MOST: Mapping[str, Cost] = {
     "self_attention": Cost(8, 14.6),
     "non_local": Cost(13, 14.6),
 }
-COMPARED: Shape = (1, 256, 28, 28)
+STATIC = json.loads((BENCHMARKS / "rtx_static.json").read_text(encoding="utf-8"))
+KEPT = {row["case"]: row["graphs"] for row in STATIC["rows"]}
+REGENERATE = "run: python benchmarks/kernels.py, and look at what changed in benchmarks/rtx_static.json"
 
 
-@pytest.mark.parametrize("case", list(MOST))
-def test_no_form_for_gpus_takes_more_than_the_best_that_was_found(case: str) -> None:
-    form = _compared(case).double().export_form(COMPARED, "gpu").float().eval()
-    with torch.inference_mode():
-        model = onnx_from_module(form, torch.zeros(COMPARED), GraphRequest(13, 7))
-    engine = engine_from_onnx(model.SerializeToString())
-    assert engine.traffic_bytes is not None
-    assert engine.kernel_count <= MOST[case].kernels
-    assert round(engine.traffic_bytes / (2 * 4 * math.prod(COMPARED)), 1) <= MOST[case].traffic
+@pytest.fixture(scope="session")
+def kernels() -> Iterator[Any]:
+    """benchmarks/kernels.py, which is a script and no package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield importlib.import_module("kernels")
 
 
-def _compared(case: str) -> ReferenceForm:
-    name = case.split()[0]
-    options = {"pos_emb": True, "width": COMPARED[2], "height": COMPARED[3]} if name != case else {}
-    return create(name, channels=COMPARED[1], **options).eval()
+def test_the_figures_that_are_kept_are_of_the_version_that_is_installed() -> None:
+    assert STATIC["versions"]["tensorrt_rtx"] == version("tensorrt_rtx"), REGENERATE
 
 
-def test_every_catalogue_name_has_its_cost() -> None:
-    assert {case.split()[0] for case in MOST} == set(available())
+@pytest.mark.parametrize("label", list(KEPT))
+@pytest.mark.parametrize("graph", ["gpu", "gpu_fp16"])
+def test_a_gpu_form_costs_to_the_byte_what_is_kept(kernels: Any, label: str, graph: str) -> None:
+    (case,) = [case for case in kernels.cases([label.split()[0]]) if case.label == label]
+    found, kept = kernels.figures(kernels.graphs(case)[graph]()), dict(KEPT[label][graph])
+    assert found.pop("build_seconds") > 0 < kept.pop("build_seconds")
+    assert found == kept, REGENERATE
+
+
+@pytest.mark.parametrize("label", list(MOST))
+def test_no_form_for_gpus_takes_more_than_the_best_that_was_found(label: str) -> None:
+    found = KEPT[label]["gpu"]
+    assert found["kernels"] <= MOST[label].kernels
+    assert round(found["traffic"], 1) <= MOST[label].traffic
+
+
+def test_every_catalogue_name_has_its_figures_and_its_cost() -> None:
+    assert set(KEPT) == set(MOST)
+    assert {label.split()[0] for label in KEPT} == set(available())

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from deploy_attn.engines.base import ENGINES, Runner, runner_for
+from deploy_attn.engines.base import ENGINES, Engine, Graph, Runner, engine_class
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
+from deploy_attn.engines.tolerance import TOLERANCES
+from deploy_attn.jetson.artifact import Artifact
 from deploy_attn.jetson.errors import BadRequest
 
 Array = np.ndarray[Any, Any]
-
-ENGINE = "onnxruntime"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def model() -> bytes:
 
 @pytest.fixture
 def runner(model: bytes) -> Iterator[Runner]:
-    with runner_for(ENGINE)(model) as active:
+    with OnnxRuntimeRunner(model) as active:
         yield active
 
 
@@ -55,14 +56,36 @@ def feeds(**changed: Array) -> dict[str, Array]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_of_the_table_is_a_runner(engine: str) -> None:
-    assert issubclass(runner_for(engine), Runner)
+def test_every_engine_of_the_table_takes_an_artifact(engine: str) -> None:
+    found = engine_class(engine)
+    assert issubclass(found, Engine)
+    assert not found.__abstractmethods__
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "ways"),
+    [
+        ("onnxruntime", "fp32", [("exact", "fp32")]),
+        ("onnxruntime", "fp16", [("optimistic", "fp16"), ("pessimistic", "fp16-rounded")]),
+        ("onnxruntime-cuda", "fp32", [("exact", "fp32")]),
+        ("onnxruntime-cuda", "fp16", [("device", "fp16")]),
+        ("onnxruntime-tensorrt", "fp32", [("exact", "fp32")]),
+        ("onnxruntime-tensorrt", "fp16", [("device", "fp16")]),
+    ],
+)
+def test_an_engine_s_ways_of_running_a_graph_are_known_before_anything_runs(
+    model: bytes, engine: str, precision: str, ways: list[tuple[str, str]]
+) -> None:
+    runs = list(engine_class(engine)(Artifact("nowhere", {})).runs(Graph("model.onnx", precision, model)))
+    assert [(run.bracket, run.tolerance) for run in runs] == ways
+    assert {run.tolerance for run in runs} <= set(TOLERANCES)
+    assert all(isinstance(run.runner, Runner) for run in runs)
 
 
 @pytest.mark.parametrize("engine", ["onnx-runtime", "", "deploy_attn.engines.onnxruntime:OnnxRuntimeRunner"])
 def test_an_unknown_engine_is_answered_with_the_known_ones(engine: str) -> None:
     with pytest.raises(BadRequest) as raised:
-        runner_for(engine)
+        engine_class(engine)
     assert repr(engine) in str(raised.value)
     assert all(name in str(raised.value) for name in ENGINES)
 
@@ -75,13 +98,13 @@ def test_outputs_come_back_by_name(runner: Runner) -> None:
 
 
 def test_nothing_is_loaded_before_the_context_is_entered() -> None:
-    runner = runner_for(ENGINE)(b"no model at all")
+    runner = OnnxRuntimeRunner(b"no model at all")
     with pytest.raises(RuntimeError, match="not active"):
         runner.infer({})
 
 
 def test_a_runner_is_not_active_outside_its_context(model: bytes) -> None:
-    runner = runner_for(ENGINE)(model)
+    runner = OnnxRuntimeRunner(model)
     with pytest.raises(RuntimeError, match="with runner"):
         runner.infer(feeds())
     with runner:
@@ -91,7 +114,7 @@ def test_a_runner_is_not_active_outside_its_context(model: bytes) -> None:
 
 
 def test_a_runner_is_not_active_after_an_exception_in_its_context(model: bytes) -> None:
-    runner = runner_for(ENGINE)(model)
+    runner = OnnxRuntimeRunner(model)
     with pytest.raises(ZeroDivisionError), runner:
         raise ZeroDivisionError
     with pytest.raises(RuntimeError, match="not active"):
@@ -99,7 +122,7 @@ def test_a_runner_is_not_active_after_an_exception_in_its_context(model: bytes) 
 
 
 def test_a_runner_can_be_entered_again(model: bytes) -> None:
-    runner = runner_for(ENGINE)(model)
+    runner = OnnxRuntimeRunner(model)
     for _ in range(2):
         with runner:
             assert runner.infer(feeds())["same_count"] == 7

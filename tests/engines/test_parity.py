@@ -9,7 +9,7 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from deploy_attn import ExportRequest, export_artifact
+from deploy_attn.engines import onnxruntime as onnxruntime_engine
 from deploy_attn.engines import parity
+from deploy_attn.engines.base import Engine, Feeds, Graph, InputSpec, Outputs, Run
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.engines.parity import verify
 from deploy_attn.engines.tolerance import TOLERANCES, fp32_tolerance
@@ -120,7 +122,7 @@ def test_each_way_of_running_is_judged_by_its_own_tolerance(folder: Path) -> Non
 
 
 def test_the_conditions_say_engine_version_and_machine(folder: Path) -> None:
-    assert {"engine", "version", "providers", "python", "machine", "system"} <= set(verify(folder).conditions)
+    assert {"engine", "version", "provider", "python", "machine", "system", "cpus"} <= set(verify(folder).conditions)
 
 
 def test_the_tolerances_are_those_that_the_artifact_was_exported_with(folder: Path) -> None:
@@ -456,10 +458,62 @@ def test_what_runs_are_the_bytes_that_were_hashed(folder: Path, monkeypatch: pyt
     seal(folder)
     ran: list[bytes] = []
 
-    def recorded(model_bytes: bytes) -> OnnxRuntimeRunner:
-        ran.append(model_bytes)
-        return OnnxRuntimeRunner(model_bytes)
+    class Recorded(OnnxRuntimeRunner):
+        def _activate(self) -> Sequence[InputSpec]:
+            ran.append(self._content)
+            return super()._activate()
 
-    monkeypatch.setattr(parity, "runner_for", lambda engine: recorded)
+    monkeypatch.setattr(onnxruntime_engine, "OnnxRuntimeRunner", Recorded)
     assert verify(folder).passed
     assert content in ran
+
+
+class Broken(OnnxRuntimeRunner):
+    """Raises where it is told to: `start` or `run`."""
+
+    where = "start"
+    error: Exception = DeployAttnError("no such device")
+
+    def _activate(self) -> Sequence[InputSpec]:
+        if self.where == "start":
+            raise self.error
+        return super()._activate()
+
+    def _infer(self, feeds: Feeds) -> Outputs:
+        raise self.error
+
+
+class BrokenEngine(Engine):
+    def runs(self, graph: Graph) -> Iterator[Run]:
+        yield Run("exact", graph.precision, Broken(graph.content))
+
+
+@pytest.mark.parametrize("error", [DeployAttnError("no such device"), BadRequest("it is not installed")])
+def test_an_engine_that_does_not_start_is_no_finding_about_the_graph(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: DeployAttnError
+) -> None:
+    monkeypatch.setattr(Broken, "error", error)
+    monkeypatch.setattr(parity, "engine_class", lambda name: BrokenEngine)
+    with pytest.raises(DeployAttnError) as raised:
+        verify(folder, "broken")
+    assert raised.value is error
+    assert not (folder / "verdict-broken.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("start", ValueError("no kernel for Erf")),
+        ("run", ValueError("no kernel for Erf")),
+        ("run", DeployAttnError("no kernel for Erf")),
+    ],
+)
+def test_what_an_engine_throws_over_a_graph_is_the_finding(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    monkeypatch.setattr(Broken, "where", where)
+    monkeypatch.setattr(Broken, "error", error)
+    monkeypatch.setattr(parity, "engine_class", lambda name: BrokenEngine)
+    verdict = verify(folder, "broken")
+    assert not verdict.passed
+    assert {check.error for check in verdict.checks} == {"the engine refused the graph: no kernel for Erf"}

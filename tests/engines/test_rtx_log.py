@@ -58,6 +58,12 @@ def test_the_size_is_that_of_the_type(dtype: str, size: int) -> None:
     assert (kernel.bytes_read, kernel.bytes_written) == (15 * size, 4)
 
 
+def test_a_kernel_tells_the_types_that_it_reads_and_writes_each_once() -> None:
+    inputs = ", ".join([tensor("a", "2", "Half"), tensor("b", "2", "Half"), tensor("c", "2")])
+    (kernel,) = kernels(log(line(inputs, tensor("y", "2", "Half"), tensor("w", "2", "BFloat16"))))
+    assert (kernel.types_read, kernel.types_written) == (("Float", "Half"), ("Half",))
+
+
 @pytest.mark.parametrize(
     ("messages", "what"),
     [

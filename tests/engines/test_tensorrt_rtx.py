@@ -14,8 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy_attn.engines import tensorrt_rtx
-from deploy_attn.engines.tensorrt_rtx import ShapeRange, engine_from_onnx
+from deploy_attn.engines.profile import ShapeRange
+from deploy_attn.engines.tensorrt_rtx import engine_from_onnx
+from deploy_attn.jetson import tensorrt_child
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
 Axes = Sequence[int | str]
@@ -208,7 +209,7 @@ def test_other_bytes_are_refused(content: bytes, message: str) -> None:
     ],
 )
 def test_a_crash_of_the_builder_is_an_error(monkeypatch: pytest.MonkeyPatch, child: str, message: str) -> None:
-    monkeypatch.setattr(tensorrt_rtx, "_CHILD", child)
+    monkeypatch.setattr(tensorrt_child, "_CHILD", child)
     with pytest.raises(DeployAttnError, match=message):
         engine_from_onnx(one_node("Relu"))
 

@@ -131,6 +131,20 @@ def test_force_replaces_a_damaged_artifact(old: Path) -> None:
     assert _content(old) == b"new"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "engine-tensorrt-fp16-0123456789ab.engine",
+        "engine-tensorrt-rtx-fp32-0123456789ab.json",
+        ".engine-tensorrt-fp16-0123456789ab.engine.4711.partial",
+    ],
+)
+def test_force_replaces_an_artifact_with_the_engines_that_were_built_of_it(old: Path, name: str) -> None:
+    (old / name).write_bytes(b"of the old graph")
+    _export(old, b"new", force=True)
+    assert sorted(_tree(old.parent)) == ["cbam", "cbam/manifest.json", "cbam/model.onnx", "cbam/plan.json"]
+
+
 def test_force_replaces_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "cbam").mkdir()
     _export(tmp_path / "cbam", force=True)
@@ -205,7 +219,9 @@ def test_without_force_nothing_at_all_is_replaced(tmp_path: Path, kind: str) -> 
     assert [entry.name for entry in tmp_path.iterdir()] == ["cbam"]
 
 
-@pytest.mark.parametrize("names", [["thesis.tex"], ["a", "b"], [".git"], ["verdict.json"], ["model.onnx.bak"]])
+@pytest.mark.parametrize(
+    "names", [["thesis.tex"], ["a", "b"], [".git"], ["verdict.json"], ["model.onnx.bak"], ["my.engine"]]
+)
 def test_force_refuses_a_folder_with_foreign_files_by_name(old: Path, names: list[str]) -> None:
     for name in names:
         (old / name).write_text("mine")
