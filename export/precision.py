@@ -8,7 +8,7 @@ Overflow of FP16 begins above 65504.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,14 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
+class Hazard:
+    """Why a node is unsafe in FP16: a `kind` to tell it by, and the reason in words."""
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class PrecisionPlan:
     """The precision of every node that makes floats, in graph order, and the ranges that were measured.
 
@@ -123,7 +131,7 @@ def plan_from_graph(model: onnx.ModelProto, ranges: Mapping[str, float]) -> Prec
         reason = _reason_for_fp32(view, node, ranges, grown)
         if reason:
             reasons[node.name] = reason
-        _track_growth(view, node, grown)
+        track_growth(view, node, grown)
     _widen_what_lies_between(view, model.graph, reasons)
     plans = [
         _node_plan(view, node, ranges, reasons.get(node.name)) for node in model.graph.node if view.makes_float(node)
@@ -155,21 +163,58 @@ def _headroom(largest: float) -> float | None:
     return FP16_LARGEST / largest if largest else None
 
 
+def hazard_by_meaning(
+    view: GraphView, node: onnx.NodeProto, grown: Mapping[str, str], ranges: Mapping[str, float] | None = None
+) -> Hazard | None:
+    """What makes a node unsafe in FP16 by what it computes; lint asks the same.
+
+    Args:
+        view: the graph around the node.
+        grown: tensors that grow without bound and why, as `track_growth` keeps it over the nodes before this one.
+        ranges: max |x| by tensor, where it was measured: short sums are then judged by it.
+    """
+    if node.op_type in _NORMS:
+        return Hazard("norm", "norm: squares, or a division by a small deviation")
+    if node.op_type in _EXPONENTIALS:
+        return Hazard("exponential", "exponentials and their sum")
+    if reason := _square(view, node):
+        return Hazard("square", reason)
+    if reason := _reduction(view, node, ranges):
+        return Hazard("sum", reason)
+    if reason := _logits(view, node):
+        return Hazard("logits", reason)
+    if reason := _small_constant(view, node):
+        return Hazard("small-constant", reason)
+    return next((Hazard("growth", f"takes {grown[name]}") for name in node.input if name in grown), None)
+
+
+def track_growth(view: GraphView, node: onnx.NodeProto, grown: dict[str, str]) -> None:
+    """Follows sums over H x W and squares to where a bounded operator or a division by one ends them."""
+    origin = next((grown[name] for name in node.input if name in grown), None)
+    if _square(view, node) or node.op_type == "ReduceSumSquare":
+        origin = f"the square of {node.name or node.output[0]}"
+    elif node.op_type in ("ReduceSum", "ReduceL1"):
+        count, spatial = view.reduced(node)
+        if count is None or (spatial and count >= _WIDE_REDUCTION):
+            origin = f"the sum of {node.name or node.output[0]}, which grows with the resolution"
+    clipped = (
+        node.op_type == "Clip"
+        and len(node.input) == 3
+        and all(view.constant(name) is not None for name in node.input[1:])
+    )
+    if node.op_type in _BOUNDED or clipped or (node.op_type == "Div" and any(name in grown for name in node.input[1:])):
+        origin = None
+    if origin:
+        grown.update(dict.fromkeys(node.output, origin))
+
+
 def _reason_for_fp32(
     view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float], grown: Mapping[str, str]
 ) -> str | None:
-    rules: tuple[Callable[[], str | None], ...] = (
-        lambda: None if view.can_be_half(node) else "its operator has no FP16 form",
-        lambda: _square(view, node),
-        lambda: _reduction(view, node, ranges),
-        lambda: "norm: squares, or a division by a small deviation" if node.op_type in _NORMS else None,
-        lambda: "exponentials and their sum" if node.op_type in _EXPONENTIALS else None,
-        lambda: _logits(view, node),
-        lambda: _small_constant(view, node),
-        lambda: next((f"takes {grown[name]}" for name in node.input if name in grown), None),
-        lambda: _measured(view, node, ranges),
-    )
-    return next((reason for reason in (rule() for rule in rules) if reason), None)
+    if not view.can_be_half(node):
+        return "its operator has no FP16 form"
+    hazard = hazard_by_meaning(view, node, grown, ranges)
+    return _measured(view, node, ranges) if hazard is None else hazard.reason
 
 
 def _widen_what_lies_between(view: GraphView, graph: onnx.GraphProto, reasons: dict[str, str]) -> None:
@@ -195,6 +240,8 @@ def _widen_what_lies_between(view: GraphView, graph: onnx.GraphProto, reasons: d
 
 
 def _square(view: GraphView, node: onnx.NodeProto) -> str | None:
+    if len(node.input) < 2:
+        return None
     if node.op_type == "Mul" and node.input[0] == node.input[1]:
         return "square: overflows above 255"
     if node.op_type == "Pow":
@@ -204,7 +251,7 @@ def _square(view: GraphView, node: onnx.NodeProto) -> str | None:
     return None
 
 
-def _reduction(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float]) -> str | None:
+def _reduction(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float] | None) -> str | None:
     if node.op_type not in _SUMS:
         return None
     count, spatial = view.reduced(node)
@@ -212,6 +259,8 @@ def _reduction(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float
         return "reduction over an extent that is only known at run time"
     if spatial and count >= _WIDE_REDUCTION:
         return f"reduction over H x W ({count} values)"
+    if ranges is None:
+        return None
     total = count * ranges.get(node.input[0], float("inf"))
     if total * HEADROOM > FP16_LARGEST:
         return f"sum of {count} values that may reach {total:.3g}"
@@ -227,8 +276,9 @@ def _logits(view: GraphView, node: onnx.NodeProto) -> str | None:
 
 
 def _small_constant(view: GraphView, node: onnx.NodeProto) -> str | None:
-    for name in node.input:
-        value = view.constant(name)
+    for name in filter(view.is_constant, node.input):
+        # The shape first: a value may be a network's largest weight.
+        value = view.constant(name) if all(extent == 1 for extent in view.shape(name) or ()) else None
         if value is not None and value.size == 1 and 0 < abs(float(value.reshape(-1)[0])) < FP16_SMALLEST_NORMAL:
             return f"constant {float(value.reshape(-1)[0]):.1e} is below FP16's normal numbers"
     return None
@@ -239,26 +289,6 @@ def _measured(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float]
     if largest * HEADROOM <= FP16_LARGEST:
         return None
     return f"measured range: {largest:.3g} leaves less than {HEADROOM:g} times to 65504"
-
-
-def _track_growth(view: GraphView, node: onnx.NodeProto, grown: dict[str, str]) -> None:
-    """Follows sums over H x W and squares to where a bounded operator or a division by one ends them."""
-    origin = next((grown[name] for name in node.input if name in grown), None)
-    if _square(view, node) or node.op_type == "ReduceSumSquare":
-        origin = f"the square of {node.name}"
-    elif node.op_type in ("ReduceSum", "ReduceL1"):
-        count, spatial = view.reduced(node)
-        if count is None or (spatial and count >= _WIDE_REDUCTION):
-            origin = f"the sum of {node.name}, which grows with the resolution"
-    clipped = (
-        node.op_type == "Clip"
-        and len(node.input) == 3
-        and all(view.constant(name) is not None for name in node.input[1:])
-    )
-    if node.op_type in _BOUNDED or clipped or (node.op_type == "Div" and node.input[1] in grown):
-        origin = None
-    if origin:
-        grown.update(dict.fromkeys(node.output, origin))
 
 
 def _largest(view: GraphView, node: onnx.NodeProto, ranges: Mapping[str, float]) -> float:

@@ -236,3 +236,83 @@ def test_a_scale_is_a_constant_that_makes_smaller(body: str, scaled: bool) -> No
     )
     assert view.is_scaled_down("t") is scaled
     assert not view.is_scaled_down("x")
+
+
+@pytest.mark.parametrize(
+    ("call", "value"),
+    [
+        ("Constant<value = float[2] {1.0, 2.0}>()", [1.0, 2.0]),
+        ("Constant<value_float = 0.5>()", 0.5),
+        ("Constant<value_floats = [0.5, 1.5]>()", [0.5, 1.5]),
+        ("Constant<value_int = 3>()", 3),
+        ("Constant<value_ints = [3, -1]>()", [3, -1]),
+        ('Constant<value_string = "text">()', None),
+    ],
+)
+def test_a_constant_is_known_in_whichever_attribute_it_stands(call: str, value: object) -> None:
+    view, _ = _viewed(f"g (float[2] x) => (float[2] y) {{ k = {call} y = Relu(x) }}")
+    found = view.value("k")
+    assert view.is_constant("k") is (value is not None)
+    assert (None if found is None else found.tolist()) == value
+
+
+def test_a_value_of_any_type_is_given_and_one_in_another_file_is_not() -> None:
+    model = _parsed("g (float[2] x) => (float[2] y) <int64[2] i = {4, 5}, float[2] w = {1, 2}> { y = Add(x, w) }")
+    model.graph.initializer[1].data_location = onnx.TensorProto.EXTERNAL
+    view = GraphView(model, onnx.GraphProto())
+    value = view.value("i")
+    assert value is not None
+    assert value.tolist() == [4, 5]
+    assert (view.value("w"), view.value("x"), view.constant("w")) == (None, None, None)
+    assert (view.shape("w"), view.elem_type("w")) == ([2], onnx.TensorProto.FLOAT)
+    assert (view.shape("x"), view.elem_type("x")) == (None, onnx.TensorProto.UNDEFINED)
+
+
+def test_extents_are_open_where_they_are_named_negative_or_left_out() -> None:
+    model = _parsed("g (float[N, 3, 4] x, float s, float[] r) => (float[N, 3, 4] y) { y = Relu(x) }")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = -1
+    view = GraphView(model, model.graph)
+    assert view.shape("x") == [None, None, 4]
+    assert view.shape("s") == []
+    assert view.shape("r") is None
+    assert view.elem_types["x"] == onnx.TensorProto.FLOAT
+
+
+def test_inputs_that_are_left_out_join_no_nodes() -> None:
+    view, nodes = _viewed("g (float[2] x) => (float[2] y) { a = Clip(x, , ) y = Clip(a, , ) }")
+    assert view.users(nodes["a"]) == [nodes["y"]]
+    assert view.maker("") is None
+    assert view.maker("y") == nodes["y"]
+
+
+def test_an_operator_of_another_domain_has_no_fp16_form() -> None:
+    view, nodes = _viewed("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    assert view.can_be_half(nodes["y"])
+    nodes["y"].domain = "com.microsoft"
+    assert not view.can_be_half(nodes["y"])
+
+
+def test_a_long_chain_of_moves_is_followed_to_its_scale() -> None:
+    moves = "".join(f" t{i + 1} = Transpose<perm = [1, 0]>(t{i})" for i in range(3000))
+    view, _ = _viewed(f"g (float[2, 2] x) => (float[2, 2] t3000) <float k = {{0.5}}> {{ t0 = Mul(x, k){moves} }}")
+    assert view.is_scaled_down("t3000")
+
+
+def test_a_subgraph_is_included_and_a_name_that_clashes_stands_for_nothing() -> None:
+    model = _parsed("g (float[2] x) => (float[2] y) <float k = {1.0}> { a = Relu(x) y = Add(a, k) }")
+    inner = _parsed("g (float[2] x) => (float[2] z) <float k = {2.0}, float only = {3.0}> { z = Add(x, only) }").graph
+    view = GraphView(model)
+    view.include(inner, inner)
+    value = view.value("only")
+    assert value is not None
+    assert float(value) == 3.0
+    assert view.shape("z") == [2]
+    assert view.maker("z") == inner.node[0]
+    assert (view.value("k"), view.shape("k"), view.elem_type("k")) == (None, None, onnx.TensorProto.UNDEFINED)
+    assert view.maker("a") == model.graph.node[0]
+
+
+def test_a_model_without_onnxs_own_operators_has_opset_0() -> None:
+    model = _parsed("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    model.opset_import[0].domain = "ai.onnx.ml"
+    assert GraphView(model, model.graph).opset == 0
