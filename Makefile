@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ROOMS := deploy_attn export engines jetson
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test lint types wheel clean
@@ -35,4 +36,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), torch among it: a minute or more ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,rtx,dev]'
+	$(BIN)/python -m compileall -q $(ROOMS) # as pip does for a wheel: a start need not compile
 	@touch $@

@@ -10,9 +10,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deploy_attn.building import build_engine
+    from deploy_attn.engines.build import BuildReport
+    from deploy_attn.engines.builder import BuildOptions
     from deploy_attn.engines.parity import verify
     from deploy_attn.engines.target import load_target, target_names
     from deploy_attn.engines.verdict import Verdict
+    from deploy_attn.export.linting.fix import FixReport, fix_model
+    from deploy_attn.export.linting.lint import LintReport, lint
     from deploy_attn.exporting import ExportReport, export_artifact
     from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
     from deploy_attn.modules.catalogue import available
@@ -24,6 +29,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "available": "deploy_attn.modules.catalogue",
+    "build_engine": "deploy_attn.building",
+    "BuildOptions": "deploy_attn.engines.builder",
+    "BuildReport": "deploy_attn.engines.build",
     "create": "deploy_attn.modules.create",
     "rewrite": "deploy_attn.rewriting.rewrite",
     "Rewrite": "deploy_attn.rewriting.rewrite",
@@ -32,6 +40,10 @@ _HOMES = {
     "ExportReport": "deploy_attn.exporting",
     "verify": "deploy_attn.engines.parity",
     "Verdict": "deploy_attn.engines.verdict",
+    "fix_model": "deploy_attn.export.linting.fix",
+    "FixReport": "deploy_attn.export.linting.fix",
+    "lint": "deploy_attn.export.linting.lint",
+    "LintReport": "deploy_attn.export.linting.lint",
     "load_target": "deploy_attn.engines.target",
     "target_names": "deploy_attn.engines.target",
     "DeployAttnError": "deploy_attn.jetson.errors",
@@ -41,16 +53,23 @@ _HOMES = {
 
 __all__ = [
     "BadRequest",
+    "BuildOptions",
+    "BuildReport",
     "DamagedArtifact",
     "DeployAttnError",
     "ExportReport",
     "ExportRequest",
+    "FixReport",
+    "LintReport",
     "Rewrite",
     "Verdict",
     "__version__",
     "available",
+    "build_engine",
     "create",
     "export_artifact",
+    "fix_model",
+    "lint",
     "load_target",
     "rewrite",
     "target_names",

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+from deploy_attn.answering import Report, answer, refuse
+from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.overview import COMMANDS
 
 app = typer.Typer(name="deploy-attn", add_completion=False, pretty_exceptions_enable=False)
 
-_STDERR = 2
+_INTERRUPTED = 128 + signal.SIGINT
 
 # The parser's own error class, which has moved between releases; its subclasses are public.
 _USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
@@ -31,13 +30,9 @@ ModuleOptions = Annotated[
 InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Parity input: .png, .jpg, .npy.")]
 
 
-class Report(Protocol):
-    """What a command's public function returns."""
-
-    @property
-    def passed(self) -> bool: ...
-
-    def as_dict(self) -> dict[str, Any]: ...
+TargetName = Annotated[
+    str, typer.Option(metavar="TARGET", help="A name from `list --targets`, as jetson-nano, or a .toml file.")
+]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -45,13 +40,15 @@ def run(arguments: Sequence[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _leave)
     try:
         code = app(list(arguments), standalone_mode=False)
+        if code == _INTERRUPTED:  # the parser's answer to Ctrl-C, which says nothing
+            return refuse("Interrupted.", _INTERRUPTED, "--json" in arguments)
         return code if isinstance(code, int) else 0
     except _USAGE_ERROR as error:
         words = ["deploy-attn", *(argument for argument in arguments[:1] if argument in COMMANDS), "--help"]
         hint = f"`{' '.join(words)}` shows what is possible."
-        return _refuse(f"{error.format_message().rstrip('.')}. {hint}", 2, "--json" in arguments)
+        return refuse(f"{error.format_message().rstrip('.')}. {hint}", 2, "--json" in arguments)
     except typer.Abort:
-        return _refuse("Interrupted.", 128 + signal.SIGINT, "--json" in arguments)
+        return refuse("Interrupted.", _INTERRUPTED, "--json" in arguments)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     finally:
@@ -59,10 +56,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 @app.command("list", help=COMMANDS["list"])
-def list_catalogue(as_json: AsJson = False) -> None:
-    from deploy_attn.listing import catalogue_json, catalogue_table
+def list_catalogue(
+    targets: Annotated[bool, typer.Option("--targets", help="The targets instead of the modules.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    from deploy_attn.listing import listing
 
-    print(catalogue_json() if as_json else catalogue_table())
+    print(listing(targets, as_json))
 
 
 @app.command("export", help=COMMANDS["export"])
@@ -71,9 +71,7 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
     channels: Annotated[int | None, typer.Option(min=1, help="Channels of a map of the default size.")] = None,
     shape: Annotated[str | None, typer.Option(metavar="BxCxHxW", help="Shape of the input.")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the typed FP16 graph and its plan as well.")] = False,
-    target: Annotated[
-        str, typer.Option(help="Where it goes, as jetson-nano; a wrong name lists all.")
-    ] = "onnxruntime-cpu",
+    target: TargetName = "onnxruntime-cpu",
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch axis open.")] = False,
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False,
     options: ModuleOptions = None,
@@ -123,6 +121,80 @@ def verify_artifact(
     _finish(job, "show_verdict", as_json)
 
 
+@app.command("lint", help=COMMANDS["lint"])
+def lint_model(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a folder that `export` wrote.")],
+    target: TargetName,
+    fix: Annotated[bool, typer.Option("--fix", help="Write a copy with what has an exact rewrite, proven.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The fixed copy; MODEL.fixed.onnx.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a fixed copy that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    from deploy_attn.lint_text import answer_lint
+
+    def job() -> Report:
+        from deploy_attn.export.linting.fix import fix_model
+
+        return fix_model(model, target, output, force)
+
+    if fix:
+        _finish(job, "show_fix", as_json)
+    if output is not None or force:
+        message = "--output and --force are about the copy that --fix writes; add --fix."
+        raise typer.Exit(refuse(message, BadRequest.exit_code, as_json))
+    raise typer.Exit(answer_lint(model, target, as_json))
+
+
+@app.command("build", help=COMMANDS["build"])
+def build_artifact(  # noqa: PLR0913 - the parser turns each parameter into an option
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
+    engine: Annotated[str, typer.Option(help="tensorrt (on the device itself) or tensorrt-rtx (without a GPU).")],
+    target: TargetName,
+    precision: Annotated[str | None, typer.Option(help="fp32 or fp16; FP16 where the artifact has it.")] = None,
+    minimum: Annotated[str | None, typer.Option("--min", metavar="SHAPE", help="Least shape; 1 on open axes.")] = None,
+    optimum: Annotated[
+        str | None, typer.Option("--opt", metavar="SHAPE", help="Shape to tune for; the first case.")
+    ] = None,
+    maximum: Annotated[
+        str | None, typer.Option("--max", metavar="SHAPE", help="Largest shape; that of the cases.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="For newer TensorRT as well.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="For any GPU from 8.0 on.")
+    ] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Measured kernels, read and written.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build though the same engine is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    def job() -> Report:
+        from deploy_attn.build_text import progress_on_stderr
+        from deploy_attn.building import build_engine
+        from deploy_attn.engines.builder import BuildOptions
+        from deploy_attn.engines.profile import shape_from_text
+
+        def shape(text: str | None, flag: str) -> tuple[int, ...] | None:
+            return None if text is None else shape_from_text(text, flag)
+
+        options = BuildOptions(
+            precision=precision,
+            minimum=shape(minimum, "--min"),
+            optimum=shape(optimum, "--opt"),
+            maximum=shape(maximum, "--max"),
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            timing_cache=timing_cache,
+            force=force,
+        )
+        with progress_on_stderr() as on_progress:
+            return build_engine(folder, engine, target, options, on_progress)
+
+    _finish(job, "show_build", as_json)
+
+
 @app.command("doctor", help=COMMANDS["doctor"])
 def doctor(as_json: AsJson = False) -> None:
     from deploy_attn.doctor import examine
@@ -130,43 +202,16 @@ def doctor(as_json: AsJson = False) -> None:
     _finish(examine, "show_doctor", as_json)
 
 
-def _finish(job: Callable[[], Report], show: str, as_json: bool) -> None:
+def _finish(job: Callable[[], Report], show: str, as_json: bool) -> NoReturn:
     """Runs a job, prints its report as a document or for a person, and exits with its verdict.
 
     `show` names the function of `presentation` for a person; rich is not loaded for --json.
     """
-    try:
-        with _stdout_kept_clean(as_json):
-            report = job()
-    except DeployAttnError as error:
-        raise typer.Exit(_refuse(str(error), error.exit_code, as_json)) from None
-    except MemoryError as error:
-        raise typer.Exit(_refuse(f"Not enough memory: {error}. Choose a smaller --shape.", 2, as_json)) from None
-    if as_json:
-        print(json.dumps(report.as_dict(), indent=2, allow_nan=False))
-    else:
+
+    def shown(report: Report) -> None:
         getattr(importlib.import_module("deploy_attn.presentation"), show)(report)
-    raise typer.Exit(0 if report.passed else 1)
 
-
-def _refuse(message: str, exit_code: int, as_json: bool) -> int:
-    """Says why on stderr, and on stdout as the document that --json promises."""
-    print(f"deploy-attn: {message}", file=sys.stderr)
-    if as_json:
-        print(json.dumps({"passed": False, "error": message, "exit_code": exit_code}, indent=2))
-    return exit_code
-
-
-@contextlib.contextmanager
-def _stdout_kept_clean(as_json: bool) -> Iterator[None]:
-    """With --json, what a user's own network prints, from C or a child process too, goes to stderr."""
-    if not as_json:
-        yield
-        return
-    from deploy_attn.export.stdout import stdout_to
-
-    with contextlib.redirect_stdout(sys.stderr), stdout_to(_STDERR):
-        yield
+    raise typer.Exit(answer(job, shown, as_json))
 
 
 def _parsed_options(pairs: Sequence[str]) -> dict[str, str]:

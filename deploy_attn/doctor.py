@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import platform
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -21,7 +24,15 @@ _ONNXRUNTIMES = (
 )
 _TENSORRTS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx")
 _LIBRARIES = ("torch", "onnx", "onnxsim", "numpy", "safetensors", "pillow", "typer", "rich")
+_TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
 _NVIDIA_SMI_SECONDS = 20
+_IMPORT_SECONDS = 60
+# The path of imports is set once Python is up: in PYTHONPATH a `types.py` of the user would keep it from starting.
+_VERSION_OF = """
+import importlib, sys
+sys.path[:] = sys.argv[2:]
+print("version", importlib.import_module(sys.argv[1]).__version__)
+"""
 
 
 @dataclass(frozen=True)
@@ -53,34 +64,40 @@ def examine() -> DoctorReport:
     """Looks at packages, providers and GPUs; changes nothing."""
     versions = {name: _version(name) for name in (*_LIBRARIES, *_ONNXRUNTIMES, *_TENSORRTS)}
     providers, broken = _providers(versions)
+    tensorrts, unloadable = _tensorrts()
     gpu = _gpu()
     found = {"Python": f"{platform.python_version()} ({platform.system()} {platform.machine()})"}
     found.update({name: versions[name] or "not installed" for name in (*_LIBRARIES, "onnxruntime")})
     found.update({name: version for name, version in versions.items() if version and name not in found})
     found["onnxruntime providers"] = ", ".join(providers) or "none"
     found["GPU"] = gpu or "none found"
-    found["TensorRT"] = ", ".join(f"{n} {versions[n]}" for n in _TENSORRTS if versions[n]) or "not installed"
-    problems = tuple(problem for problem in (_conflict(versions), broken) if problem)
-    return DoctorReport(found, _jobs(versions, providers, gpu), problems)
+    found["TensorRT"] = ", ".join(f"{name} {version}" for name, version in tensorrts.items()) or "none that loads"
+    problems = tuple(problem for problem in (_conflict(versions), broken, *unloadable) if problem)
+    return DoctorReport(found, _jobs(versions, providers, tensorrts, gpu), problems)
 
 
-def _jobs(versions: Mapping[str, str | None], providers: list[str], gpu: str | None) -> tuple[Job, ...]:
+def _jobs(
+    versions: Mapping[str, str | None], providers: list[str], tensorrts: Mapping[str, str], gpu: str | None
+) -> tuple[Job, ...]:
     def lacking(*names: str) -> list[str]:
         return [f"pip install {name}" for name in names if not versions[name]]
 
     runtime = [] if "CPUExecutionProvider" in providers else ["pip install 'deploy-attn[cpu]' (onnxruntime)"]
     no_gpu = [] if gpu else ["an NVIDIA GPU with its driver"]
-    cuda = [] if "CUDAExecutionProvider" in providers else ["pip install 'deploy-attn[gpu]' instead of [cpu]"]
-    has_trt = any(versions[name] for name in _TENSORRTS[:3])
-    trt = [] if has_trt else ["pip install 'deploy-attn[gpu]' (tensorrt)"]
-    rtx = [] if versions["tensorrt-rtx"] else ["pip install 'deploy-attn[rtx]' (tensorrt-rtx)"]
+    other_build = ["pip install 'deploy-attn[gpu]' instead of [cpu]"]
+    cuda = [] if "CUDAExecutionProvider" in providers else other_build
+    in_onnxruntime = [] if "TensorrtExecutionProvider" in providers else other_build
+    trt = [] if "tensorrt" in tensorrts else ["pip install 'deploy-attn[gpu]' (tensorrt)"]
+    rtx = [] if "tensorrt_rtx" in tensorrts else ["pip install 'deploy-attn[rtx]' (tensorrt-rtx)"]
     return (
         Job("export to ONNX, verified on the CPU", tuple(lacking("torch", "onnx", "onnxsim") + runtime)),
         Job("verify an artifact on the CPU", tuple(lacking("onnx", "numpy") + runtime)),
-        Job("onnxruntime on a GPU", tuple(no_gpu + cuda)),
-        Job("TensorRT on a desktop GPU", tuple(no_gpu + trt)),
-        Job("build for TensorRT-RTX, which takes no GPU", tuple(rtx)),
-        Job("run TensorRT-RTX", tuple(no_gpu + rtx)),
+        Job("lint a model for a target", tuple(lacking("onnx", "numpy"))),
+        Job("onnxruntime's CUDA provider", tuple(no_gpu + cuda)),
+        Job("onnxruntime's TensorRT provider", tuple(no_gpu + in_onnxruntime + trt)),
+        Job("build and run TensorRT engines for the GPU of this machine", tuple(no_gpu + trt)),
+        Job("build TensorRT-RTX engines, which takes no GPU", tuple(rtx)),
+        Job("run TensorRT-RTX engines", tuple(no_gpu + rtx)),
     )
 
 
@@ -105,6 +122,41 @@ def _providers(versions: Mapping[str, str | None]) -> tuple[list[str], str | Non
         return list(runtime.get_available_providers()), None
     except (ImportError, AttributeError, OSError) as error:
         return [], f"onnxruntime is installed but does not load ({error}). Uninstall it and install it again."
+
+
+def _tensorrts() -> tuple[dict[str, str], list[str]]:
+    """Version of each TensorRT that loads, and a problem for each that is installed and does not."""
+    loaded, problems = {}, []
+    for name in _TENSORRT_MODULES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # without an origin it is a folder that happens to have the name
+            continue
+        version, reason = _loaded_elsewhere(name)
+        if version is None:
+            problems.append(
+                f"{name} is installed but does not load ({reason}). Install it again, in a version for this machine's "
+                "CUDA; on a Jetson it comes with JetPack."
+            )
+        else:
+            loaded[name] = version
+    return loaded, problems
+
+
+def _loaded_elsewhere(name: str) -> tuple[str | None, str]:
+    """Version of a module, imported in a process of its own because native libraries may end it; else the reason."""
+    command = [sys.executable, "-I", "-c", _VERSION_OF, name, *sys.path]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_IMPORT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"importing it takes more than {_IMPORT_SECONDS} s"
+    told = [line for line in done.stdout.splitlines() if line.startswith("version ")]
+    if done.returncode == 0 and told:
+        return told[-1].partition(" ")[2], ""
+    if done.returncode < 0:
+        return None, f"importing it ends Python: {signal.strsignal(-done.returncode) or -done.returncode}"
+    return None, (done.stderr.strip().splitlines() or [f"importing it ends Python with code {done.returncode}"])[-1]
 
 
 def _gpu() -> str | None:

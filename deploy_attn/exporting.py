@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from deploy_attn.engines.verdict import Verdict
 from deploy_attn.export.artifact import check_destination, staged_folder, write_artifact
 from deploy_attn.export.checkpoint import load_checkpoint
 from deploy_attn.export.inputs import larger_map, noise_inputs, npy_shape, parity_input, twice_the_batch
+from deploy_attn.export.linting.lint import LintReport, lint_for
 from deploy_attn.export.onnx_from_module import GraphRequest, checked, onnx_from_module
 from deploy_attn.export.precision import PrecisionPlan, plain_half_plan
 from deploy_attn.export.reference import check_network, fp32_errors, npz_from_cases, reference_cases
@@ -44,7 +45,8 @@ class ExportReport:
     """What was written, where, and whether it holds.
 
     `plain_half` is what the same graph would give without its plan, every node
-    in FP16, by case and output; empty without --fp16.
+    in FP16, by case and output; empty without --fp16. `lint` is what the
+    target would make of the written graphs.
     """
 
     folder: Path
@@ -53,10 +55,12 @@ class ExportReport:
     plan: PrecisionPlan | None
     plain_half: PlainHalf
     verdict: Verdict
+    lint: LintReport
 
     @property
     def passed(self) -> bool:
-        return self.verdict.passed
+        """Every parity check holds, and the target would neither refuse nor misread a graph."""
+        return self.verdict.passed and self.lint.passed
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -67,13 +71,14 @@ class ExportReport:
             "precision_plan": None if self.plan is None else self.plan.as_dict(),
             "plain_half": _plain_half_as_dict(self.plain_half),
             "verdict": self.verdict.as_dict(),
+            "lint": self.lint.as_dict(),
         }
 
 
 def export_artifact(request: ExportRequest) -> ExportReport:
-    """Builds, proves, exports and verifies; writes the artifact whole or not at all.
+    """Builds, proves, exports, verifies and lints; writes the artifact whole or not at all.
 
-    An artifact whose verdict is a failure is written too, as evidence.
+    An artifact whose verdict or lint is a failure is written too, as evidence.
 
     Raises:
         BadRequest: the request cannot be served; nothing was written.
@@ -98,7 +103,8 @@ def export_artifact(request: ExportRequest) -> ExportReport:
     with staged_folder(folder, request.force) as staging:
         written = write_artifact(staging, files, manifest)
         verdict = verify(staging)
-    return ExportReport(folder, written, rewritten.findings, graphs.plan, graphs.plain_half, verdict)
+        linted = replace(lint_for(staging, target), model=str(folder))
+    return ExportReport(folder, written, rewritten.findings, graphs.plan, graphs.plain_half, verdict, linted)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from types import MappingProxyType
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
-        "list": "Show the catalogue: names, papers, options, constraints.",
+        "list": "Show the catalogue (names, papers, options, constraints) or, with --targets, the targets.",
         "export": "Write a module or network as a verified ONNX artifact.",
         "verify": "Re-check an artifact from its own files; torch is not needed.",
+        "lint": "Find what a target would refuse or misread in any ONNX file, without that target.",
+        "build": "Build an artifact's engine for a target, beside it.",
         "doctor": "Show what is installed here, and what is missing for what.",
     }
 )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deploy_attn import build_text
 from deploy_attn.engines.tolerance import TOLERANCES
+from deploy_attn.fix_text import show_fix as show_fix
+from deploy_attn.lint_text import finding_lines, verdict_of
 
 if TYPE_CHECKING:
     from deploy_attn.doctor import DoctorReport
+    from deploy_attn.engines.build import BuildReport
     from deploy_attn.engines.verdict import Check, Verdict
+    from deploy_attn.export.linting.lint import LintReport
     from deploy_attn.export.precision import PrecisionPlan
     from deploy_attn.exporting import ExportReport
     from deploy_attn.jetson.metrics import Comparison
@@ -41,6 +46,7 @@ def show_export(report: ExportReport) -> None:
         _show_plan(console, report.plan)
         _show_plain_half(console, report)
     show_verdict(report.verdict)
+    _show_lint(console, report.lint)
     console.print(f"artifact: {escape(str(report.folder))}", soft_wrap=True)
 
 
@@ -65,6 +71,28 @@ def show_verdict(verdict: Verdict) -> None:
     mark = "[bold green]PASS[/bold green]" if verdict.passed else "[bold red]FAIL[/bold red]"
     passed = sum(check.passed for check in verdict.checks)
     console.print(f"{mark}  {passed} of {len(verdict.checks)} checks hold in {conditions}")
+
+
+def show_build(report: BuildReport) -> None:
+    """What the engine is, what its kernels move, and where it lies."""
+    console = _console()
+    console.print(f"[bold]{escape(build_text.heading(report))}[/bold]", soft_wrap=True)
+    for line in filter(None, (*build_text.shapes(report), build_text.figures(report))):
+        console.print(escape(line), soft_wrap=True)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for title, width in build_text.layer_columns(report).items():
+        justify: Literal["left", "right"] = "right" if title in ("reads", "writes") else "left"
+        table.add_column(title, justify=justify, no_wrap=True, min_width=width)
+    for row in build_text.layer_rows(report):
+        table.add_row(*map(escape, row))
+    if table.rows:
+        console.print(table)
+    manifest = report.engine_file.with_suffix(".json")
+    if build_text.unshown_layers(report):
+        console.print(f"  ... and {build_text.unshown_layers(report)} more, in {escape(manifest.name)}")
+    for warning in (*report.notes, *report.warnings):
+        console.print(f"[yellow]note[/yellow]  {escape(warning)}", soft_wrap=True)
+    console.print(f"engine: {escape(str(report.engine_file))}", soft_wrap=True)
 
 
 def show_doctor(report: DoctorReport) -> None:
@@ -99,6 +127,13 @@ def _finding_line(finding: Finding) -> str:
         f"[green]replaced[/green]  {finding.recognised_as} at {where}: "
         f"{trials} trials in float64, worst error {finding.certificate.worst_error:.1e}"
     )
+
+
+def _show_lint(console: Console, report: LintReport) -> None:
+    """What the target would make of the written graphs; one line where it takes them as they are."""
+    for line in finding_lines(report.findings, with_graph=len(report.graphs) > 1):
+        console.print(escape(line), soft_wrap=True)
+    console.print(f"lint: {escape(verdict_of(report))}", soft_wrap=True)
 
 
 def _show_plan(console: Console, plan: PrecisionPlan) -> None:

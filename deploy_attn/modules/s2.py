@@ -211,10 +211,11 @@ class _Descriptor(nn.Module):
         super().__init__()
         height, width = shape.known_size
         head = reference.split_attention.mlp1.weight.detach()
+        self.size = (height, width)
         self.merged = linear(head @ _sum_weights(reference, height, width), height * width * _place_bias(reference))
 
     def forward(self, x: Tensor) -> Tensor:
-        merged: Tensor = self.merged(torch.cat(_sums(x), 1))
+        merged: Tensor = self.merged(torch.cat(_sums(x, self.size), 1))
         return merged
 
 
@@ -240,9 +241,16 @@ class _OpenDescriptor(nn.Module):
         return merged
 
 
-def _sums(x: Tensor) -> list[Tensor]:
-    """Sums over everything, the first row, the last row, the first column and the last column, `b c` each."""
-    lines = [x.select(2, 0), x.select(2, -1), x.select(3, 0), x.select(3, -1)]
+def _sums(x: Tensor, size: tuple[int, int] | None = None) -> list[Tensor]:
+    """Sums over everything, the first row, the last row, the first column and the last column, `b c` each.
+
+    TensorRT 8.0 reads an index of -1 outside the map: of an unknown size the last lines are slices, which is one
+    kernel more each.
+    """
+    if size is None:
+        return [part.sum((2, 3)) for part in (x, x[:, :, :1], x[:, :, -1:], x[..., :1], x[..., -1:])]
+    height, width = size
+    lines = [x.select(2, 0), x.select(2, height - 1), x.select(3, 0), x.select(3, width - 1)]
     return [x.sum((2, 3)), *(line.sum(2) for line in lines)]
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from train import digits, train
 
 from deploy_attn.cli import main as deploy_attn_main
-from deploy_attn.engines import runner_for
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.engines.rounding import rounded_from_typed
 
 HERE = Path(__file__).resolve().parent
@@ -70,7 +70,7 @@ def top1(network: nn.Module, artifact: Path) -> dict[str, float]:
     with torch.inference_mode():
         outputs = {"PyTorch": network(torch.from_numpy(images)).numpy()}
     for name, graph in graphs.items():
-        with runner_for("onnxruntime")(graph) as runner:
+        with OnnxRuntimeRunner(graph) as runner:
             outputs[name] = runner.infer({"input": images})["output"]
     return {name: float((scores.argmax(1) == labels).mean() * 100) for name, scores in outputs.items()}
 

@@ -182,7 +182,7 @@ def test_a_pickle_that_would_run_code_is_refused(cli: Cli, in_folder: Path) -> N
     ("arguments", "words"),
     [
         (["nowhere"], ["nowhere is not an artifact"]),
-        ([".", "--engine", "tensorrtx"], ["Unknown engine 'tensorrtx'", "Known: onnxruntime"]),
+        ([".", "--engine", "tensorrtx"], ["Unknown engine 'tensorrtx'", "Known: tensorrt, tensorrt-rtx"]),
     ],
 )
 def test_verify_refuses_what_it_cannot_check(cli: Cli, in_folder: Path, arguments: list[str], words: list[str]) -> None:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from deploy_attn import create, verify
+from deploy_attn.engines.target import MARKS, load_target, target_names
 from deploy_attn.jetson.artifact import find_damage, read_manifest
 from tests.deploy_attn.command_line import SMALL, Cli, files_of, write_network
 
@@ -216,6 +217,45 @@ def test_list_shows_every_module_and_its_options(cli: Cli) -> None:
             assert constraint in row
 
 
+def test_list_shows_every_target_with_the_mark_of_each_value(cli: Cli) -> None:
+    done = cli("list", "--targets")
+    targets = json.loads(cli("list", "--targets", "--json").stdout)
+    assert done.exit_code == 0
+    assert [target["name"] for target in targets] == target_names()
+    headings, *rows = done.stdout.partition("\n\n")[0].splitlines()
+    assert len(rows) == len(targets)
+    for row, target in zip(rows, targets):
+        assert row.startswith(f"{target['name']} ")
+        assert target["title"] in row
+        shown = row[headings.index("RUNS") :]
+        for key in ("runtime.tensorrt", "onnx.opset", "onnx.ir_version", "device.bandwidth_gb_per_s"):
+            if key in target["facts"]:
+                fact = target["facts"][key]
+                assert f" {fact['value']} {fact['mark'][0]}" in shown
+    assert all(f"{mark[0]} " in done.stdout for mark in MARKS)
+
+
+def test_the_listed_targets_are_those_that_an_export_would_load(cli: Cli) -> None:
+    for listed in json.loads(cli("list", "--targets", "--json").stdout):
+        target = load_target(listed["name"])
+        assert [listed[key] for key in ("title", "family", "engine")] == [target.title, target.family, target.engine]
+        facts = {key: (fact.value, fact.mark, fact.note) for key, fact in target.facts.items()}
+        assert {key: (fact["value"], fact["mark"], fact["note"]) for key, fact in listed["facts"].items()} == facts
+
+
+def test_a_target_of_one_s_own_is_exported_for_and_recorded_by_its_name(cli: Cli, in_folder: Path) -> None:
+    (in_folder / "board.toml").write_text(
+        'title = "A board"\nfamily = "gpu"\nengine = "onnxruntime"\n[onnx]\n'
+        'opset = { value = 15, mark = "derived" }\nir_version = { value = 8, mark = "derived" }\n',
+        encoding="utf-8",
+    )
+    done = cli("export", "se", "--fp16", "--target", "./board.toml", *SMALL, "-o", "a")
+    assert done.exit_code == 0, done.stderr
+    manifest = read_manifest("a")
+    assert (manifest["target"], manifest["opset"], manifest["ir_version"]) == ("board", 15, 8)
+    assert onnx.load("a/model.fp16.onnx").opset_import[0].version == 15
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["--version"]])
 def test_the_door_answers(cli: Cli, arguments: list[str]) -> None:
     done = cli(*arguments)
@@ -246,7 +286,9 @@ def test_list_is_the_same_through_the_parser(cli: Cli) -> None:
     from deploy_attn.commands import app
 
     assert CliRunner().invoke(app, ["list"]).stdout == cli("list").stdout
-    assert CliRunner().invoke(app, ["list", "--json"]).stdout == cli("list", "--json").stdout
+    for options in (["--json"], ["--targets"], ["--targets", "--json"]):
+        assert CliRunner().invoke(app, ["list", *options]).stdout == cli("list", *options).stdout
+    assert CliRunner().invoke(app, ["list", "--json", "--targets"]).stdout == cli("list", "--targets", "--json").stdout
 
 
 def test_json_stays_one_document_whatever_a_factory_writes(in_folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_attn.doctor import examine
+from deploy_attn.doctor import DoctorReport, examine
 from tests.conftest import Finished
 
 
@@ -56,3 +56,64 @@ def test_a_runtime_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPat
     report = examine()
     assert any("does not load" in problem for problem in report.problems)
     assert not report.passed
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "libnvinfer.so.10: cannot open"),
+        ("import os; os.abort()", "importing it ends Python: Aborted"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "importing it ends Python: Segmentation fault"),
+        ("import os; os._exit(3)", "importing it ends Python with code 3"),
+        ("import time; time.sleep(60)", "importing it takes more than 2 s"),
+        ("", "has no attribute '__version__'"),
+    ],
+)
+def test_a_tensorrt_that_does_not_load_is_a_problem_and_no_crash(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, reason: str
+) -> None:
+    from deploy_attn import doctor
+
+    (tmp_path / "tensorrt.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(doctor, "_IMPORT_SECONDS", 2)
+    report = examine()
+    assert not report.passed
+    (problem,) = report.problems
+    assert problem.startswith("tensorrt is installed but does not load (")
+    assert reason in problem
+    assert "pip install 'deploy-attn[gpu]' (tensorrt)" in missing_for(report, "build and run TensorRT engines")
+
+
+def test_a_tensorrt_that_loads_is_found_even_without_a_package_s_metadata(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("__version__ = '8.5.2'\nprint('it talks')\n", encoding="utf-8")
+    (tmp_path / "types.py").write_text("raise SystemExit('in the way')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    report = examine()
+    assert report.problems == ()
+    assert "tensorrt 8.5.2" in report.found["TensorRT"]
+    assert "tensorrt" not in missing_for(report, "build and run TensorRT engines")
+
+
+def test_a_folder_that_happens_to_be_called_tensorrt_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    report = examine()
+    assert report.problems == ()
+    assert "tensorrt " not in report.found["TensorRT"]
+
+
+def missing_for(report: DoctorReport, job: str) -> str:
+    return "; ".join(next(each.missing for each in report.jobs if each.name.startswith(job)))
+
+
+def test_lint_and_rtx_builds_need_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deploy_attn import doctor
+
+    monkeypatch.setattr(doctor, "_gpu", lambda: None)
+    report = examine()
+    assert missing_for(report, "lint") == missing_for(report, "build TensorRT-RTX") == ""
+    for job in ("run TensorRT-RTX", "build and run TensorRT", "onnxruntime's CUDA", "onnxruntime's TensorRT"):
+        assert "an NVIDIA GPU with its driver" in missing_for(report, job)

@@ -19,7 +19,9 @@ def blocked(modules: tuple[str, ...], code: str) -> subprocess.CompletedProcess[
     return subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("arguments", ["--help", "--version", "list", "list --json"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "list", "list --json", "list --targets", "list --targets --json"]
+)
 def test_the_door_opens_without_any_library(arguments: str) -> None:
     code = f"from deploy_attn.cli import main\nmain({arguments.split()!r})"
     done = blocked((*HEAVY, "numpy", "typer", "rich", "click"), code)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from deploy_attn import BadRequest, ExportRequest, available, export_artifact
-from deploy_attn.engines import runner_for
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.engines.rounding import rounded_from_typed
 from deploy_attn.export.inputs import larger_map
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
@@ -73,7 +73,6 @@ class Case:
     axes: str
     family: str
     precision: str
-    engine: str
     tolerance: float
 
     def __str__(self) -> str:
@@ -90,7 +89,7 @@ def _table() -> Iterator[Case]:
             for opset in IR:
                 for axes in ("static", "open-batch", "open-size"):
                     for precision, tolerance in TOLERANCES.items():
-                        yield Case(vector, opset, axes, family, precision, "onnxruntime", tolerance)
+                        yield Case(vector, opset, axes, family, precision, tolerance)
 
 
 def _families(vector: Vector) -> list[str]:
@@ -136,7 +135,7 @@ def test_every_graph_is_the_source(case: Case) -> None:
             _graphs(case.vector, case.family, case.request)
         return
     graph = _graphs(case.vector, case.family, case.request)[case.precision]
-    with runner_for(case.engine)(graph) as runner:
+    with OnnxRuntimeRunner(graph) as runner:
         for x, wanted in _expected(case.vector, case.axes):
             found = compare(runner.infer({"input": x})["output"], wanted)
             assert found.non_finite == 0
@@ -222,7 +221,7 @@ def test_every_option_is_the_same_in_a_graph(
     with torch.inference_mode():
         model = onnx_from_module(form, torch.zeros(1, 32, 6, 4), request)
     x = torch.randn({"static": (1, 32, 6, 4), "open-batch": (3, 32, 6, 4), "open-size": (2, 32, 7, 9)}[axes])
-    with runner_for("onnxruntime")(model.SerializeToString()) as runner, torch.inference_mode():
+    with OnnxRuntimeRunner(model.SerializeToString()) as runner, torch.inference_mode():
         found = compare(runner.infer({"input": x.numpy()})["output"], reference(x.double()).numpy())
     assert found.rms_relative <= TOLERANCES["fp32"]
 
@@ -253,7 +252,7 @@ def test_an_artifact_made_from_the_sources_weights_holds(name: str, target: str,
         output=tmp_path / "artifact",
     )
     assert export_artifact(request).passed
-    with runner_for("onnxruntime")((tmp_path / "artifact" / "model.onnx").read_bytes()) as runner:
+    with OnnxRuntimeRunner((tmp_path / "artifact" / "model.onnx").read_bytes()) as runner:
         output = runner.infer({"input": golden.input})["output"]
     assert compare(output, golden.outputs["output"]).rms_relative <= TOLERANCES["fp32"]
 
