@@ -79,7 +79,7 @@ def comparisons(model: onnx.ModelProto, cases: Sequence[Case]) -> Comparisons:
 def _excess(model: onnx.ModelProto, plan: PrecisionPlan, cases: Sequence[Case]) -> float:
     """The largest error over what its bracket should keep to; infinite if anything is not finite."""
     typed = typed_from_plan(model, plan)
-    rounded = replace(TOLERANCES["fp16-rounded"], rms_relative=TARGET / _MARGIN)
+    rounded = TOLERANCES["fp16-rounded"]._replace(rms_relative=TARGET / _MARGIN)
     brackets = ((typed, TOLERANCES["fp16"]), (rounded_from_typed(typed), rounded))
     return max(
         _over(comparison, allowed)

@@ -116,7 +116,7 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnx import inliner
 
     try:
-        return inliner.inline_local_functions(model)
+        return inliner.inline_local_functions(model, convert_version=True)
     except Exception:  # compiled code raises many types; a call is then a node like any other
         return model
 

@@ -7,13 +7,14 @@ What a node computes is judged as the precision plan judges it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from deploy_attn.engines.target import Target
 from deploy_attn.export.graph_view import GraphView
 from deploy_attn.export.linting.finding import Finding
-from deploy_attn.export.linting.graph import LintGraph, label
+from deploy_attn.export.linting.graph import LintGraph, label, subgraphs
 from deploy_attn.export.precision import FP16_LARGEST, Hazard, hazard_by_meaning, track_growth
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def hazards(graph: LintGraph, target: Target) -> Iterator[Finding]:
         return
     grown: dict[str, str] = {}
     overflown = _Overflow(graph)
-    for node in graph.model.graph.node:
+    for node in graph.nodes:
         if node.domain not in ("", "ai.onnx") or not node.input or not view.makes_float(node):
             continue
         if node.op_type not in _NO_ARITHMETIC and chosen(node):
@@ -89,7 +90,8 @@ class _Overflow:
 
     def __init__(self, graph: LintGraph) -> None:
         self._view = graph.view
-        self._tensors = {tensor.name: tensor for tensor in graph.model.graph.initializer}
+        inner = (body.initializer for node in graph.nodes for body in subgraphs(node))
+        self._tensors = {tensor.name: tensor for tensor in chain(graph.model.graph.initializer, *inner)}
         self._found: dict[str, tuple[int, float]] = {}
 
     def of(self, name: str) -> tuple[int, float]:
@@ -121,7 +123,7 @@ def _chosen(graph: LintGraph, view: _AnyFloat, target: Target) -> Callable[[onnx
     if graph.half_planned is not None:
         planned = graph.half_planned
         return lambda node: node.name in planned or any(view.is_half(name) for name in node.output)
-    if any(view.is_half(name) for node in graph.model.graph.node for name in node.output):
+    if any(view.is_half(name) for node in graph.nodes for name in node.output):
         return lambda node: any(view.is_half(name) for name in node.output)
     return None if target.tensorrt is None else lambda node: True
 

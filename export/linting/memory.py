@@ -182,7 +182,8 @@ def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _bytes_of(elem_type: int, shape: Any) -> int:
     """Bits are rounded up to bytes; strings count as nothing."""
-    return math.prod(shape) * _item_bytes(elem_type)
+    count: int = math.prod(shape)
+    return count * _item_bytes(elem_type)
 
 
 @cache

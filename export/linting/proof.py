@@ -72,6 +72,7 @@ class Proof:
         trials = [
             {
                 **asdict(trial),
+                "allowed": trial.allowed._asdict(),
                 "rms_relative": finite_or_none(trial.rms_relative),
                 "worst_relative": finite_or_none(trial.worst_relative),
             }
@@ -177,7 +178,7 @@ def _trial(graphs: _Graphs, name: str, feeds: Arrays) -> Trial | None:
     nearby = _held(blank, graphs.before.infer(perturbed(feeds)), want)
     allowed = fp32_tolerance(graphs.tolerance, nearby.rms_relative, nearby.worst_relative)
     reason = f"the original is {nearby.rms_relative:.1e} from itself on inputs one rounding apart"
-    return _held(replace(blank, allowed=replace(allowed, reason=reason)), got, want)
+    return _held(replace(blank, allowed=allowed._replace(reason=reason)), got, want)
 
 
 def _held(blank: Trial, got: Arrays, want: Arrays) -> Trial:

@@ -159,7 +159,7 @@ def _without_functions(model: onnx.ModelProto, target: Target, work: _Work) -> o
     names = sorted({function.name for function in model.functions})
     calls = {(function.domain, function.name) for function in model.functions}
     try:
-        flat = inliner.inline_local_functions(model)
+        flat = inliner.inline_local_functions(model, convert_version=True)
     except Exception as error:  # compiled code raises many types
         work.refused.append(Change("", "", f"its functions cannot be inlined: {error}"))
         work.blocked = True

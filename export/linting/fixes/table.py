@@ -11,6 +11,7 @@ from deploy_attn.export.linting.fixes.constants import as_tensor
 from deploy_attn.export.linting.fixes.group_normalization import group_normalization
 from deploy_attn.export.linting.fixes.logic import xor
 from deploy_attn.export.linting.fixes.pad import pads_for_every_axis
+from deploy_attn.export.linting.fixes.remainder import remainder
 from deploy_attn.export.linting.fixes.reshape import without_allowzero
 from deploy_attn.export.linting.fixes.resize import for_every_axis
 from deploy_attn.export.linting.fixes.scatter import without_reduction
@@ -33,6 +34,7 @@ FIXES: Mapping[str, Fix] = MappingProxyType(
         "InstanceNormalization": normalization.instance_normalization,
         "LayerNormalization": normalization.layer_normalization,
         "Mish": activations.mish,
+        "Mod": remainder,
         "Pad": pads_for_every_axis,
         "RMSNormalization": normalization.rms_normalization,
         "ReduceSum": reductions.sum_of_nothing,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deploy_attn.export.linting.finding import Finding
-from deploy_attn.export.linting.graph import LintGraph, attribute, given, label
+from deploy_attn.export.linting.graph import LintGraph, attribute, given, label, subgraphs
 from deploy_attn.export.linting.origin import origin_of
 from deploy_attn.export.linting.parser import Parser
 
@@ -96,6 +96,18 @@ def must_be_constant(
 
 def constant_forms(graph: LintGraph, parser: Parser) -> Iterator[Finding]:
     """Constant: no version reads sparse values and strings; 8.x misreads its integer attributes."""
+    bodies = (body for node in graph.nodes for body in subgraphs(node))
+    for body in (graph.model.graph, *bodies):
+        for sparse in body.sparse_initializer:
+            yield Finding(
+                "constant-form",
+                sparse.values.name,
+                "",
+                "refused",
+                "no version of TensorRT reads sparse initializers: the parser stops at the first node that reads one "
+                "(tried in TensorRT-RTX)",
+                "give it as a dense initializer",
+            )
     for node in graph.named("Constant"):
         names = {item.name for item in node.attribute}
         refused = names & {"sparse_value", "value_string", "value_strings"}

@@ -50,12 +50,21 @@ def _problems(graph: LintGraph, parser: Parser, node: onnx.NodeProto) -> Iterato
 
 
 def _broadcast(graph: LintGraph, node: onnx.NodeProto, terms: list[str]) -> list[str]:
-    """Letters that stand for one and for more elements. Terms with an ellipsis are left out."""
+    """Letters, and axes of an ellipsis, that stand for one and for more elements."""
     extents: dict[str, set[int]] = {}
     for name, term in zip(node.input, terms):
-        letters, shape = term.replace(" ", ""), graph.view.shape(name)
-        if "." not in letters and shape is not None and len(shape) == len(letters):
-            for letter, extent in zip(letters, shape):
-                if extent is not None:
-                    extents.setdefault(letter, set()).add(extent)
-    return [letter for letter, found in extents.items() if len(found) > 1]
+        shape = graph.view.shape(name)
+        axes = None if shape is None else _axes(term.replace(" ", ""), len(shape))
+        for axis, extent in zip(axes or (), shape or ()):
+            if extent is not None:
+                extents.setdefault(axis, set()).add(extent)
+    return list(dict.fromkeys(axis.rstrip("0123456789") for axis, found in extents.items() if len(found) > 1))
+
+
+def _axes(term: str, rank: int) -> list[str] | None:
+    """What a term calls each axis: a letter, or its place in the ellipsis from the end; None for a wrong rank."""
+    head, ellipsis, tail = term.partition("...")
+    hidden = rank - len(head) - len(tail)
+    if hidden < 0 or (hidden and not ellipsis):
+        return None
+    return [*head, *(f"...{place}" for place in range(hidden, 0, -1)), *tail]

@@ -17,6 +17,8 @@ _INT32 = 1 << 31
 # Slice takes an end beyond the axis for its end, and a step beyond it for one element: the largest
 # INT32 says the same. Loop counts trips that its condition ends.
 _SENTINELS = frozenset((("Slice", 1), ("Slice", 2), ("Slice", 4), ("Loop", 0)))
+# A least bound below every INT32 and a most bound above it bound nothing, before as after.
+_BOUNDS = frozenset((("Clip", 1, False), ("Clip", 2, True)))
 _CARRIERS = frozenset(("Cast", "Concat", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
 
 Use = tuple["onnx.NodeProto", int]
@@ -34,7 +36,7 @@ def clamped_constants(graph: LintGraph, parser: Parser) -> Iterator[Finding]:
         for index, name in enumerate(node.input):
             uses.setdefault(name, []).append((node, index))
     for name, value in wide:
-        for node in _readers_of_value(graph, name, uses):
+        for node in _readers_of_value(name, value, uses):
             yield Finding(
                 "int64-clamped",
                 label(node),
@@ -94,15 +96,21 @@ def _wide_constants(graph: LintGraph) -> Iterator[tuple[str, int]]:
         if value is not None and value.size and not -_INT32 <= value.min() <= value.max() < _INT32:
             low, high = int(value.min()), int(value.max())
             yield name, low if -low > high else high
+    for node in graph.named("ConstantOfShape"):
+        filled = attribute(node, "value")
+        if filled is not None and filled.data_type == onnx.TensorProto.INT64:
+            number = int(onnx.numpy_helper.to_array(filled).ravel()[0])
+            if not -_INT32 <= number < _INT32:
+                yield node.output[0], number
 
 
-def _readers_of_value(graph: LintGraph, name: str, uses: dict[str, list[Use]]) -> Iterator[onnx.NodeProto]:
+def _readers_of_value(name: str, value: int, uses: dict[str, list[Use]]) -> Iterator[onnx.NodeProto]:
     """The nodes for which it matters that the value is another, each once."""
     waiting, seen = [name], {name}
     found: set[str] = set()
     while waiting:
         for node, index in uses.get(waiting.pop(), ()):
-            if (node.op_type, index) in _SENTINELS:
+            if (node.op_type, index) in _SENTINELS or (node.op_type, index, value > 0) in _BOUNDS:
                 continue
             if _carries(node, index):
                 fresh = [output for output in node.output if output not in seen]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from deploy_attn.engines.target import Target
 from deploy_attn.export.linting.finding import Effect, Finding
-from deploy_attn.export.linting.graph import LintGraph
+from deploy_attn.export.linting.graph import ONNX_DOMAINS, LintGraph
 
 _OLDEST = 7  # TensorRT's parsers warn below it, and ONNX's own version converter starts there
 
@@ -33,7 +33,7 @@ def versions(graph: LintGraph, target: Target) -> Iterator[Finding]:
         if parser is not None:
             why += ". Its parser does not check: a form that is newer than it may be read as an older one"
         yield _of_model("opset-above", "risky", why, f"export at opset {target.opset}, or lower it with --fix")
-    if 0 < graph.opset < _OLDEST:
+    if graph.opset < _OLDEST and any(item.domain in ONNX_DOMAINS for item in graph.model.opset_import):
         yield _of_model(
             "opset-below",
             "risky",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.export.linting.finding import Effect, Finding
+from deploy_attn.export.linting.folding import known_value
 from deploy_attn.export.linting.graph import LintGraph, attribute, given, label
 from deploy_attn.export.linting.origin import origin_of
 from deploy_attn.export.linting.parser import Parser
@@ -69,6 +70,8 @@ def pad_amounts(graph: LintGraph, parser: Parser) -> Iterator[Finding]:
         return
     for node in graph.named("Pad"):
         pads = _pads(graph, node)
+        if pads is None and graph.opset >= _AS_INPUTS_OPSET:
+            pads = known_value(graph, given(node, 1) or "")
         if pads is not None and (pads < 0).any():
             yield _finding("pad-negative", node, "refused", "TensorRT refuses negative pads", "crop with Slice")
 

@@ -55,7 +55,7 @@ _INSTEAD: Mapping[str, str] = MappingProxyType(
         "LinearAttention": "write its MatMuls out",
         "MeanVarianceNormalization": "write ReduceMean, Sub, Mul, ReduceMean, Add, Sqrt and Div",
         "Mish": _FIXED,
-        "Mod": "write a - b * Floor(a / b), which is Mod of floats with the sign of b",
+        "Mod": "--fix writes it of integers; of floats, write a - b * Floor(a / b), which has the sign of b",
         "NonZero": "export without data-dependent shapes: mask by Mul or Where",
         "OneHot": "write Equal with a constant range, Cast to FP32, Mul and Add",
         "RMSNormalization": _FIXED,

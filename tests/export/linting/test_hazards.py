@@ -174,3 +174,16 @@ def test_nodes_without_names_and_of_other_domains_are_no_trouble() -> None:
     nodes = [node("Mul", "x x", "s", ""), node("Exp", "s", "t", "", domain="com.example"), node("Relu", "s", "y", "")]
     model = model_of(nodes, {"x": (2,)}, {"y": (1, None)}, domains={"com.example": 1})
     assert [finding.node for finding in _hazards(model)] == ["s", "y"]
+
+
+def test_branches_hold_hazards_too() -> None:
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("s", "t")]
+    square = onnx.helper.make_graph([node("Mul", "x x", "s", "square")], "then", [], values[:1])
+    mask = onnx.numpy_helper.from_array(np.array(-1e9, np.float32), "low")
+    masked = onnx.helper.make_graph([node("Add", "x low", "t", "mask")], "else", [], values[1:], [mask])
+    choice = onnx.helper.make_node("If", ["c"], ["y"], name="choice", then_branch=square, else_branch=masked)
+    model = model_of(choice, {"x": MAP, "c": (onnx.TensorProto.BOOL, ())}, {"y": MAP})
+    assert {(finding.rule, finding.node) for finding in _hazards(model)} == {
+        ("half-square", "square"),
+        ("half-overflow", "mask"),
+    }

@@ -345,3 +345,12 @@ def test_the_export_reports_a_node_that_its_target_misreads(
     assert report.as_dict()["passed"] is False
     assert AXES in [finding["rule"] for finding in report.as_dict()["lint"]["findings"]]
     assert (tmp_path / "se" / "manifest.json").is_file()
+
+
+def test_a_function_of_another_opset_is_looked_into() -> None:
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    function = helper.make_function("own", "Block", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
+    call = node("Block", "x", "y", "call", domain="own")
+    model = model_of(call, {"x": (2, 5)}, {"y": (2, 5)}, opset=18, ir_version=8, domains={"own": 1})
+    model.functions.append(function)
+    assert "foreign-operator" not in found(model, "jetson-orin-nano")

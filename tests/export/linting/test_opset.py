@@ -44,7 +44,10 @@ def test_both_are_no_errors_say_what_was_found_and_what_to_do() -> None:
     assert "ir_version = 7" in above[1].remedy
 
 
-@pytest.mark.parametrize(("opset", "expected"), [(5, ["opset-below"]), (6, ["opset-below"]), (7, [])])
+@pytest.mark.parametrize(
+    ("opset", "expected"),
+    [(-1, ["opset-below"]), (0, ["opset-below"]), (5, ["opset-below"]), (6, ["opset-below"]), (7, [])],
+)
 def test_an_opset_below_7_is_risky(opset: int, expected: list[str]) -> None:
     assert rules(opset, 3, "jetson-nano") == expected
 

@@ -63,11 +63,28 @@ def _topk(dtype: int = TensorProto.FLOAT, **attributes: int) -> onnx.ModelProto:
     return model_of(only, {"x": (dtype, (2, 9))}, outputs, {"k": [4]})
 
 
+def _resized(shape: Any, sizes: list[int], **attributes: Any) -> onnx.ModelProto:
+    only = node("Resize", "x - - sizes", "y", None, mode="nearest", **attributes)
+    return model_of(only, {"x": shape}, {"y": (1, None)}, {"sizes": sizes}, opset=18)
+
+
 def _reshape(shape: list[int], **attributes: int) -> onnx.ModelProto:
     return one("Reshape", (2, 3, 4), {"shape": shape}, opset=14, **attributes)
 
 
+def _remainder(dtype: int, **attributes: int) -> onnx.ModelProto:
+    only = node("Mod", "x by", "y", None, **attributes)
+    by = np.array([7, -7, 3], helper.tensor_dtype_to_np_dtype(dtype))
+    return model_of(only, {"x": (dtype, (4, 3))}, {"y": (dtype, (4, 3))}, {"by": by})
+
+
+def _constant_remainder() -> onnx.ModelProto:
+    nodes = [node("Mod", "a b", "m"), node("Mul", "x m", "y")]
+    return model_of(nodes, {"x": (_INT64, (3,))}, {"y": (_INT64, (3,))}, {"a": [-8, 8, 2], "b": [3, -3, 3]})
+
+
 # What the copy is made of, for each node that has a rewrite.
+_CUT = ["Div", "Mul", "Sub"]
 _DEVIATION = ["Mul", "ReduceMean", "Add", "Sqrt", "Div"]
 _UNIT = ["ReduceMean", "Sub", *_DEVIATION]
 _ERF, _TANH = ["Mul", "Erf", "Mul", "Add", "Mul"], ["Mul", "Mul", "Add", "Mul", "Mul", "Tanh", "Mul", "Add", "Mul"]
@@ -120,6 +137,11 @@ _REWRITTEN: dict[str, tuple[onnx.ModelProto, str, list[str]]] = {
         _ORIN,
         ["Reshape", *_UNIT, "Reshape", "Mul", "Add", "Reshape"],
     ),
+    "group norm in that layout, at an opset that the parser documents": (
+        _norm("GroupNormalization", 21, (2, 8, 4, 3), 8, num_groups=2),
+        "rtx-5090",
+        ["Reshape", *_UNIT, "Reshape", "Mul", "Add", "Reshape"],
+    ),
     "instance norm": (_norm("InstanceNormalization", 13, ("n", 4, 5, 6), 4), "jetson-nano", [*_UNIT, "Mul", "Add"]),
     "gelu": (one("Gelu", (2, 7), opset=20), "jetson-nano", _ERF),
     "gelu by tanh": (one("Gelu", (2, 7), opset=20, approximate="tanh"), "jetson-nano", _TANH),
@@ -129,6 +151,11 @@ _REWRITTEN: dict[str, tuple[onnx.ModelProto, str, list[str]]] = {
     "mish": (one("Mish", (2, 7), opset=18), "jetson-nano", ["Softplus", "Tanh", "Mul"]),
     "swish": (one("Swish", (2, 7), opset=24, ir_version=10, alpha=1.5), "jetson-nano", ["Mul", "Sigmoid", "Mul"]),
     "reduction": (one("ReduceMean", (2, 3, 4), {"axes": [1, -1]}, 18), "jetson-nano", ["ReduceMean"]),
+    "reduction that drops its axes": (
+        one("ReduceL2", (2, 3, 4), {"axes": [1]}, 18, keepdims=0),
+        "jetson-nano",
+        ["ReduceL2"],
+    ),
     "reduction over all": (one("ReduceMax", (2, 3, 4), opset=18, keepdims=0), "jetson-nano", ["ReduceMax"]),
     "reduction over nothing": (
         one("ReduceMean", (2, 3), opset=18, noop_with_empty_axes=1),
@@ -161,6 +188,9 @@ _REWRITTEN: dict[str, tuple[onnx.ModelProto, str, list[str]]] = {
         "jetson-nano",
         ["Or", "And", "Not", "And"],
     ),
+    "remainder with the sign of the divisor": (_remainder(TensorProto.INT32), "jetson-nano", [*_CUT, "Add", *_CUT]),
+    "remainder with the sign of the dividend": (_remainder(_INT64, fmod=1), "jetson-nano", _CUT),
+    "remainder of constants": (_constant_remainder(), "jetson-nano", ["Constant", "Mul"]),
     "cast like": (
         model_of(
             [node("CastLike", "x like", "c"), node("Cast", "c", "y", to=1)],
@@ -239,6 +269,18 @@ _UNTOUCHED = {
     "a sum by its input": (one("ReduceSum", (2, 3, 4), {"axes": [1]}), "jetson-nano"),
     "axes by attribute": (one("ReduceMean", (2, 3, 4), axes=[1]), "jetson-nano"),
     "a reshape of opset 13": (one("Reshape", (2, 3, 4), {"shape": [6, 4]}), "jetson-nano"),
+    "an instance norm that is native, found for its type": (
+        one("InstanceNormalization", (2, 4, 5), dict.fromkeys(("s", "b"), np.ones(4)), dtype=TensorProto.DOUBLE),
+        _ORIN,
+    ),
+    "a constant by its integers, which the parser reads": (
+        model_of(
+            [node("Constant", "", "shape", value_ints=[6, 4]), node("Reshape", "x shape", "y")],
+            {"x": (2, 3, 4)},
+            {"y": (6, 4)},
+        ),
+        _ORIN,
+    ),
     "an instance norm that is native": (_norm("InstanceNormalization", 13, (2, 4, 5), 4), _ORIN),
 }
 
@@ -251,6 +293,14 @@ def test_a_node_that_the_target_reads_is_left_as_it_is(case: str, tmp_path: Path
     assert report.written is None
     assert not report.fixed
     assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_what_is_found_about_a_node_for_another_reason_leaves_its_meaning(tmp_path: Path) -> None:
+    nodes = [node("Add", "a a", "k"), node("TopK", "x k", "values places", None, axis=1, largest=0)]
+    outputs = {"values": (TensorProto.FLOAT, (2, 4)), "places": (_INT64, (2, 4))}
+    model = model_of(nodes, {"x": (2, 9)}, outputs, {"a": [2]})
+    assert "input-must-be-constant" in found(model, "jetson-xavier-nx")
+    assert _fixed(model, tmp_path, "jetson-xavier-nx").written is None
 
 
 def _open_reduction(op_type: str = "ReduceMean") -> onnx.ModelProto:
@@ -269,8 +319,10 @@ _REFUSED = {
     "axes that an input may override": (_overridable(), "computed when the network runs"),
     "a norm over nothing": (one("ReduceL2", (2, 3), opset=18, noop_with_empty_axes=1), "engines read differently"),
     "an extent of zero": (one("Reshape", (0, 3), {"s": [3, 0]}, 14, allowzero=1), "extent of 0"),
+    "pads for more axes than named": (_pad([1, 2, 3, 4, 5, 6], [2, -1]), "6 pads for 2 axes"),
     "a wrapping pad": (_pad([1, 1], [2], mode="wrap"), "wrap"),
     "a split of an open axis": (_split("n", 3), "open"),
+    "a remainder of floats": (one("Mod", (3,), {"by": _weight(3)}, fmod=1), "floats"),
     "smallest integers": (_topk(TensorProto.INT32, largest=0), "floats"),
     "statistics in half": (
         one("LayerNormalization", (2, 8), {"s": _half(8)}, 17, dtype=_HALF, stash_type=int(_HALF)),
@@ -280,6 +332,28 @@ _REFUSED = {
     "antialiasing": (
         one("Resize", (1, 3, 4, 4), {"r": _weight(0), "s": np.ones(4, np.float32)}, 18, antialias=1, mode="linear"),
         "antialias",
+    ),
+    "a gelu of no known form": (one("Gelu", (2, 7), opset=20, approximate="fast"), "does not define"),
+    "an aspect that is kept": (
+        _resized((1, 3, 4, 4), [1, 3, 8, 6], keep_aspect_ratio_policy="not_larger"),
+        "not_larger",
+    ),
+    "sizes of some axes beside open ones": (_resized(("n", 3, 4, 4), [8, 8], axes=[2, 3]), "open"),
+    "a split with too little for its last part": (_split(5, 4), "too few"),
+    "a volume that is sampled": (
+        model_of(
+            node("GridSample", "x g", "y"), {"x": (1, 2, 4, 4, 4), "g": (1, 3, 3, 3, 3)}, {"y": (1, None)}, opset=20
+        ),
+        "rank 4",
+    ),
+    "regions aligned by half pixels": (
+        model_of(
+            node("RoiAlign", "x r b", "y"),
+            {"x": (1, 2, 8, 8), "r": (1, 4), "b": (_INT64, (1,))},
+            {"y": (1, None)},
+            opset=16,
+        ),
+        "opset 16",
     ),
     "an operator that came later": (
         model_of(
@@ -314,6 +388,19 @@ def test_what_has_no_exact_rewrite_is_named_with_the_reason(case: str, tmp_path:
     assert [item.node for item in report.refused] == [model.graph.node[0].name]
     assert reason in report.refused[0].what
     assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize(("op_type", "indices"), [("ScatterND", [[0], [3]]), ("ScatterElements", [0, 3])])
+@pytest.mark.parametrize(("reduction", "came_later"), [("max", True), ("min", True), ("add", False)])
+def test_a_value_that_came_later_under_an_old_attribute_is_refused(
+    op_type: str, indices: list[Any], reduction: str, came_later: bool, tmp_path: Path
+) -> None:
+    only = node(op_type, "x i u", "y", reduction=reduction)
+    model = model_of(only, {"x": (5,), "u": (2,)}, {"y": (5,)}, {"i": indices}, opset=18)
+    report = _fixed(model, tmp_path, _ORT)
+    why = [f"its reduction = {reduction} came with opset 18"] if came_later else []
+    assert [item.what for item in report.refused] == why
+    assert report.passed is not came_later
 
 
 def test_constants_that_only_the_old_form_read_go_and_others_stay(tmp_path: Path) -> None:
@@ -352,3 +439,26 @@ def test_functions_of_the_model_are_put_in_place_of_their_calls(tmp_path: Path) 
     names = [item.name for item in copy.graph.node]
     assert len(set(names)) == len(names) == 12
     assert {"first", "second"} <= {item.node for item in report.fixed if item.rule == "local-function"}
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("of_dividend", [0, 1])
+def test_a_remainder_is_that_of_onnx_for_every_pair_of_signs(dtype: Any, of_dividend: int, tmp_path: Path) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    only = node("Mod", "x by", "y", fmod=of_dividend)
+    report = _fixed(model_of(only, {"x": (kind, (41, 1)), "by": (kind, (20,))}, {"y": (kind, (41, 20))}), tmp_path)
+    numbers = np.arange(-20, 21, dtype=dtype)
+    by = numbers[numbers != 0][::2]
+    (left,) = ReferenceEvaluator(_copy(report)).run(None, {"x": numbers[:, None], "by": by})
+    assert np.array_equal(left, (np.fmod if of_dividend else np.mod)(numbers[:, None], by))
+
+
+def test_a_function_of_another_opset_than_the_models_is_put_in_place_too(tmp_path: Path) -> None:
+    body = [helper.make_node("Relu", ["a"], ["b"], name="relu")]
+    function = helper.make_function("own", "Block", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
+    call = node("Block", "x", "y", "call", domain="own")
+    model = model_of(call, {"x": (2, 5)}, {"y": (2, 5)}, opset=18, ir_version=10, domains={"own": 1})
+    model.functions.append(function)
+    assert [item.op_type for item in _copy(_fixed(model, tmp_path)).graph.node] == ["Relu"]

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.export.linting.graphs import findings, found, model_of, node, one, tensorrt_target
+from tests.export.linting.graphs import FLOAT, findings, found, model_of, node, one, tensorrt_target
 
 INT64 = onnx.TensorProto.INT64
 RULE = "input-must-be-constant"
@@ -170,3 +170,31 @@ def test_a_range_of_floats(kind: int, origin: str, version: str, caught: bool) -
 )
 def test_extents_that_have_to_be_known(model: onnx.ModelProto, version: str, caught: bool) -> None:
     assert ("shape-must-be-known" in found(model, tensorrt_target(version))) == caught
+
+
+def test_a_sparse_initializer_is_refused_and_a_dense_one_is_not() -> None:
+    model = model_of(node("Add", "x w", "y"), {"x": (4,)}, {"y": (FLOAT, None)}, {"w": [1.0, 0.0, 0.0, 0.0]})
+    assert "constant-form" not in found(model, "jetson-orin-nano")
+    values = onnx.helper.make_tensor("w", FLOAT, [1], [1.0])
+    sparse = onnx.helper.make_sparse_tensor(
+        values, onnx.helper.make_tensor("at", onnx.TensorProto.INT64, [1], [0]), [4]
+    )
+    del model.graph.initializer[:]
+    model.graph.sparse_initializer.append(sparse)
+    (finding,) = [item for item in findings(model, "jetson-orin-nano") if item.rule == "constant-form"]
+    assert (finding.node, finding.effect) == ("w", "refused")
+
+
+@pytest.mark.parametrize(("op_type", "effect"), [("Size", "risky"), ("Shape", "risky"), ("Cast", "refused")])
+def test_what_depends_on_a_shape_only_is_no_matter_of_an_inputs_values(op_type: str, effect: str) -> None:
+    attributes: dict[str, Any] = {"to": onnx.TensorProto.INT64} if op_type == "Cast" else {}
+    nodes = [
+        node(op_type, "p", "count", None, **attributes),
+        node("Reshape", "count one", "axes"),
+        node("ReduceSum", "x axes", "y"),
+    ]
+    model = model_of(nodes, {"x": (2, 3), "p": (1,)}, {"y": (FLOAT, None)}, {"one": [1]})
+    effects = [
+        item.effect for item in findings(model) if item.rule == "input-must-be-constant" and item.node == "ReduceSum"
+    ]
+    assert effects == [effect]

@@ -19,6 +19,8 @@ PLAIN = _einsum("ij,jk->ik", (2, 3), (3, 4))
 ELLIPSIS = _einsum("...ij,...jk->...ik", (5, 2, 3), (5, 3, 4))
 DIAGONAL = _einsum("ii->i", (3, 3))
 BROADCAST = _einsum("bij,bjk->bik", (1, 2, 3), (5, 3, 4))
+ELLIPSES = _einsum("...ij,...jk->...ik", (2, 3, 4, 5, 6), (2, 3, 4, 6, 7))
+SPREAD = _einsum("...ij,...jk->...ik", (5, 2, 3), (1, 3, 4))
 CAPITALS = _einsum("IJ,JK->IK", (2, 3), (3, 4))
 THREE = _einsum("ij,jk,kl->il", (2, 3), (3, 4), (4, 5))
 
@@ -31,6 +33,9 @@ THREE = _einsum("ij,jk,kl->il", (2, 3), (3, 4), (4, 5))
         (ELLIPSIS, "8.6.2", True),
         (ELLIPSIS, "9.3.0", False),
         (ELLIPSIS, "10.3.0", False),
+        (ELLIPSES, "10.3.0", False),
+        (SPREAD, "10.3.0", True),
+        (SPREAD, "10.12.0", False),
         (DIAGONAL, "8.2.1", True),
         (DIAGONAL, "10.11.0", True),
         (DIAGONAL, "10.12.0", False),
@@ -58,6 +63,7 @@ def test_a_version_without_einsum_is_left_to_the_table_of_operators() -> None:
     [
         pytest.param(_einsum("bij,bjk->bik", ("n", 2, 3), ("n", 3, 4)), id="open extents"),
         pytest.param(_einsum(" ij , jk -> ik ", (2, 3), (3, 4)), id="spaces"),
+        pytest.param(_einsum("ij,jk->ik", (1, 2, 3), (1, 5, 4)), id="a rank that ONNX refuses"),
         pytest.param(_einsum("ij,jk", (2, 3), (3, 4)), id="implicit output"),
     ],
 )

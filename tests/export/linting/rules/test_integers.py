@@ -107,6 +107,31 @@ def test_each_reader_is_named_once() -> None:
     assert clamped(model) == ["Greater", "Less"]
 
 
+def test_the_shape_that_a_reshape_reads_is_not_what_it_carries() -> None:
+    assert clamped(one("Reshape", (4,), {"shape": [LAST]}, dtype=INT64)) == ["Reshape"]
+
+
+def test_trips_that_a_condition_ends_may_be_without_bound() -> None:
+    body = helper.make_graph(
+        [node("Identity", "go", "on"), node("Neg", "was", "is")],
+        "body",
+        [helper.make_tensor_value_info(*value) for value in (("at", INT64, []), ("go", BOOL, []), ("was", FLOAT, [1]))],
+        [helper.make_tensor_value_info(*value) for value in (("on", BOOL, []), ("is", FLOAT, [1]))],
+    )
+    loop = node("Loop", "trips first x", "y", body=body)
+    inputs: dict[str, Any] = {"x": (1,), "first": (BOOL, ())}
+    assert clamped(model_of(loop, inputs, {"y": (1,)}, {"trips": np.array(LAST)})) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, LAST, []), (FIRST, 9, []), (FIRST, LAST, []), (2**40, LAST, ["Clip"]), (0, FIRST, ["Clip"])],
+)
+def test_a_bound_beyond_every_int32_bounds_nothing(low: int, high: int, expected: list[str]) -> None:
+    constants = {"low": np.array(low), "high": np.array(high)}
+    assert clamped(one("Clip", (3,), constants, dtype=INT64)) == expected
+
+
 def test_a_constant_in_a_branch_is_seen() -> None:
     def branch(name: str) -> onnx.GraphProto:
         return helper.make_graph(
@@ -160,3 +185,13 @@ def test_an_initializer_that_is_declared_as_an_input_is_no_input() -> None:
 def test_mod_of_floats_needs_fmod(dtype: int, fmod: int, version: str, expected: str | None) -> None:
     model = model_of(node("Mod", "x z", "y", fmod=fmod), {"x": (dtype, (4,)), "z": (dtype, (4,))}, {"y": (dtype, None)})
     assert effect(model, version, "mod-of-floats") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(2**31, ["Mul"]), (2**31 - 1, []), (-(2**31), []), (-(2**31) - 1, ["Mul"])]
+)
+def test_what_fills_a_shape_is_a_constant_too(value: int, expected: list[str]) -> None:
+    filled = numpy_helper.from_array(np.array([value]))
+    nodes = [node("ConstantOfShape", "shape", "filled", value=filled), node("Mul", "x filled", "y")]
+    model = model_of(nodes, {"x": (INT64, (3,))}, {"y": (INT64, (3,))}, {"shape": [3]})
+    assert clamped(model) == expected

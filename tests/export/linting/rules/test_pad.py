@@ -155,3 +155,29 @@ def test_pads_are_attributes_before_opset_11() -> None:
     assert effect(model, "8.0", "pad-mode") == "refused"
     assert effect(one("Pad", MAP, opset=10, pads=PLANE), "8.0", "pad-mode") is None
     assert effect(model, "8.2", "pad-mode") is None
+
+
+def computed_pads(first: list[int], shape: Any = (4, 2)) -> onnx.ModelProto:
+    """The pads as torch exports them: last axis first, filled up with zeros, then turned round."""
+    nodes = [
+        node("ConstantOfShape", "missing", "zeros", value=onnx.numpy_helper.from_array(np.array([0]))),
+        node("Concat", "first zeros", "all", axis=0),
+        node("Reshape", "all pairs", "table"),
+        node("Slice", "table last least axis back", "turned"),
+        node("Transpose", "turned", "halves", perm=[1, 0]),
+        node("Reshape", "halves flat", "pads"),
+        node("Pad", "x pads", "y"),
+    ]
+    numbers = {"missing": [4], "first": first, "pairs": [-1, 2], "last": [-1], "least": [-(2**63)], "axis": [0]}
+    return model_of(nodes, {"x": MAP}, {"y": (FLOAT, None)}, {**numbers, "back": [-1], "flat": [-1]})
+
+
+@pytest.mark.parametrize(("first", "expected"), [([1, -1, 2, 0], "refused"), ([1, 1, 2, 0], None)])
+def test_negative_pads_are_seen_behind_the_nodes_that_turn_them_round(first: list[int], expected: str | None) -> None:
+    assert effect(computed_pads(first), "8.2", "pad-negative") == expected
+
+
+def test_pads_that_an_input_decides_are_not_known() -> None:
+    nodes = [node("Neg", "p", "pads"), node("Pad", "x pads", "y")]
+    model = model_of(nodes, {"x": MAP, "p": (TensorProto.INT64, (8,))}, {"y": (FLOAT, None)})
+    assert effect(model, "8.2", "pad-negative") is None

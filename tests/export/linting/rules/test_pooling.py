@@ -42,7 +42,9 @@ def test_forms_that_no_version_takes(model: onnx.ModelProto, rule: str | None, v
     assert rules == ({rule} if rule else set())
 
 
-@pytest.mark.parametrize(("version", "effect"), [("8.6.2", "wrong result"), ("10.0.0", "refused")])
+@pytest.mark.parametrize(
+    ("version", "effect"), [("8.6.2", "wrong result"), ("9.3.0", "wrong result"), ("10.0.0", "refused")]
+)
 def test_dilations_of_lp_pool_are_ignored_before_they_are_refused(version: str, effect: str) -> None:
     model = _pool("LpPool", MAP, 18, kernel_shape=[2, 2], dilations=[2, 2])
     caught = [item.effect for item in findings(model, tensorrt_target(version)) if item.rule == "pool-dilations"]
@@ -65,6 +67,7 @@ def test_indices_of_a_max_pool_are_refused(outputs: str, caught: bool) -> None:
         ([1, 0, 0, 0], "8.2.1", True),
         ([0, 0, 0, 2], "8.2.1", True),
         ([0, 0, 0, 2], "8.6.2", True),
+        ([0, 0, 0, 2], "9.3.0", True),
         ([0, 0, 0, 2], "10.0.0", False),
     ],
 )
@@ -87,6 +90,8 @@ def test_pads_of_an_average_pool(pads: list[int], version: str, caught: bool) ->
         pytest.param("AveragePool", (1, 1, "h", "w"), [56, 56], [], id="an open map"),
         pytest.param("AveragePool", (1, 1, 100_000), [100_000], ["refused"], id="1D"),
         pytest.param("MaxPool", (1, 1, 64, 64, 64), [50, 50, 50], [], id="3D below its bound"),
+        pytest.param("MaxPool", (1, 1, 256, 256, 256), [215, 215, 216], [], id="3D just below its bound"),
+        pytest.param("MaxPool", (1, 1, 256, 256, 256), [250, 200, 200], ["refused"], id="3D at its bound"),
         pytest.param("GlobalAveragePool", (1, 1, 400, 400), None, [], id="global"),
     ],
 )

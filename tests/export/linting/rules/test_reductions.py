@@ -99,6 +99,22 @@ def test_ignored_axes_matter_only_where_another_result_comes_out(
     assert bool(rules) is not same
 
 
+def test_axes_that_are_empty_are_ignored_too() -> None:
+    import numpy as np
+
+    model = one("ReduceMean", MAP, {"axes": np.zeros(0, np.int64)}, 18, noop_with_empty_axes=1)
+    assert effect(model, "9.3") == "wrong result"
+
+
+@pytest.mark.parametrize("rule", ["reduce-axes-input", "reduce-noop"])
+def test_an_attribute_beside_the_input_is_what_is_read(rule: str) -> None:
+    import numpy as np
+
+    attributes: dict[str, Any] = {"axes": [1], "noop_with_empty_axes": 1}
+    model = one("ReduceMean", MAP, {"axes": np.zeros(0, np.int64)}, 18, **attributes)
+    assert effect(model, "8.2", rule) is None
+
+
 def test_computed_axes_are_ignored_too() -> None:
     model = model_of(
         node("ReduceMax", "x axes", "y"),

@@ -44,7 +44,9 @@ def test_modes_that_a_version_does_not_have(model: onnx.ModelProto, version: str
     assert ("resize-mode" in found(model, tensorrt_target(version))) == caught
 
 
-@pytest.mark.parametrize(("version", "effect"), [("8.2.1", "wrong result"), ("10.3.0", "refused")])
+@pytest.mark.parametrize(
+    ("version", "effect"), [("8.2.1", "wrong result"), ("9.3.0", "wrong result"), ("10.0.0", "refused")]
+)
 @pytest.mark.parametrize("attributes", [{"antialias": 1}, {"keep_aspect_ratio_policy": "not_larger"}])
 def test_attributes_of_opset_18_are_ignored_before_they_are_refused(
     attributes: dict[str, Any], version: str, effect: str

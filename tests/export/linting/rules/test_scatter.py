@@ -50,7 +50,15 @@ def test_a_reduction_is_read_from_10_0_on_and_of_scatter_elements_only(
 
 @pytest.mark.parametrize(
     ("version", "expected"),
-    [("8.2", None), ("9.3", None), ("10.0", "refused"), ("10.6", "refused"), ("10.7", "risky"), ("10.15", None)],
+    [
+        ("8.2", None),
+        ("9.3", None),
+        ("10.0", "refused"),
+        ("10.6", "refused"),
+        ("10.7", "risky"),
+        ("10.14", "risky"),
+        ("10.15", None),
+    ],
 )
 def test_scatter_nd_with_a_reduction_of_none_is_refused_in_early_10(version: str, expected: str | None) -> None:
     assert effect(scatter("ScatterND", reduction="none"), version) == expected
