@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOMS := deploy_attn export engines jetson
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test boards lint types wheel clean
 
 demo: $(INSTALLED)
 	@echo "--- A catalogue module. README.md says how to read the verdict."
@@ -14,12 +14,15 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/digits/run.py --output build/demo/digits
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+boards:
+	$(PYTHON) .ci/interpreters
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/vermin --quiet --no-tips --target=3.6- --violations jetson
+	$(BIN)/vermin --quiet --no-tips --target=3.6- --violations jetson deploy_attn/remote/on_board.py
 
 types: $(INSTALLED)
 	$(BIN)/mypy
@@ -36,5 +39,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV), torch among it: a minute or more ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,rtx,dev]'
-	$(BIN)/python -m compileall -q $(ROOMS) # as pip does for a wheel: a start need not compile
+	@$(BIN)/python -m compileall -q $(ROOMS) # as pip does for a wheel, so that no start compiles
 	@touch $@

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, final
 
+from deploy_attn.engines.profile import shape_text
 from deploy_attn.jetson.artifact import Artifact
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.suggest import known_names
@@ -102,10 +103,9 @@ class Runner(abc.ABC):
                 want is None or want == got for want, got in zip(spec.shape, array.shape)
             )
             if not fits or array.dtype != spec.dtype:
-                wanted = "x".join("?" if extent is None else str(extent) for extent in spec.shape)
                 raise BadRequest(
-                    f"Input {spec.name!r} takes {spec.dtype} of shape {wanted}, "
-                    f"got {array.dtype} of shape {'x'.join(map(str, array.shape))}."
+                    f"Input {spec.name!r} takes {spec.dtype} of shape {shape_text(spec.shape)}, "
+                    f"got {array.dtype} of shape {shape_text(array.shape)}."
                 )
 
 

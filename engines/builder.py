@@ -131,11 +131,12 @@ def graph_of(artifact: Artifact, precision: str) -> str | None:
     return None
 
 
-def refused(heading: str, reasons: Sequence[str]) -> DeployAttnError:
-    """An error with the first of many reasons, a line each."""
+def refused(heading: str, reasons: Sequence[str], remedy: str = "") -> DeployAttnError:
+    """An error with the first of many reasons, a line each, and what to do where that is known."""
     more = len(reasons) - _MOST_REASONS
     last = [f"and {more} more"] if more > 0 else []
-    return DeployAttnError("\n  ".join([heading, *reasons[:_MOST_REASONS], *last]))
+    text = "\n  ".join([heading, *reasons[:_MOST_REASONS], *last])
+    return DeployAttnError(f"{text}\n{remedy}" if remedy else text)
 
 
 def _check_asked(profile: Profile, inputs: Mapping[str, OpenShape]) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from deploy_attn.jetson.artifact import Artifact
 from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.jetson.tensorrt_module import title
 
 SCHEMA_VERSION = 1
 SELF_HASH = "manifest_sha256"
@@ -146,7 +147,7 @@ def find_engine(artifact: Artifact, engine: str, precision: str, here: Here) -> 
     if not refused:
         return None
     raise BadRequest(
-        f"{artifact.path} has no {precision} engine for {engine} that can be loaded by {_title(engine)} "
+        f"{artifact.path} has no {precision} engine for {engine} that can be loaded by {title(engine)} "
         f"{here.runtime_version} on compute capability {here.compute_capability}:\n  "
         + "\n  ".join(refused)
         + f"\nBuild one here: `deploy-attn build {artifact.path} --engine {engine} --precision {precision} "
@@ -219,9 +220,11 @@ def _manifest(file: Path, stem: str) -> EngineManifest:
         raise _Refused(f"has no manifest ({file.name}): its build did not end, or only a part was copied")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise _Refused("its manifest is not that of a build")
         rest = {name: value for name, value in content.items() if name != SELF_HASH}
         holds = content.get(SELF_HASH) == _sha256(rest)
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _Refused(f"its manifest cannot be read ({error})") from error
     if content.get("schema_version") != SCHEMA_VERSION:
         raise _Refused(f"its manifest is of schema version {content.get('schema_version')}, not {SCHEMA_VERSION}")
@@ -255,13 +258,13 @@ def _check_graph(artifact: Artifact, key: EngineKey) -> None:
 
 def _check_runtime(key: EngineKey, here: Here) -> None:
     """Raises _Refused unless this runtime, on this GPU and system, may load the engine."""
-    title, system = _title(key.engine), this_system()
+    product, system = title(key.engine), this_system()
     if key.runtime_version != here.runtime_version:
         if not key.options.get("version_compatible"):
-            raise _Refused(f"built by {title} {key.runtime_version}; here is {here.runtime_version}")
+            raise _Refused(f"built by {product} {key.runtime_version}; here is {here.runtime_version}")
         if not _loads_compatible(key.runtime_version, here.runtime_version):
             raise _Refused(
-                f"built by {title} {key.runtime_version}, version-compatible, which does not reach "
+                f"built by {product} {key.runtime_version}, version-compatible, which does not reach "
                 f"{here.runtime_version}: only newer ones of the same major version, and 10 from 8, 11 from 10"
             )
     if here.compute_capability not in key.compute_capabilities:
@@ -304,10 +307,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _is_exact(file: EngineFile, here: Here) -> bool:
     key = file.manifest.key
     return key.runtime_version == here.runtime_version and here.compute_capability in key.compute_capabilities
-
-
-def _title(engine: str) -> str:
-    return {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}.get(engine, engine)
 
 
 def _sha256(content: object) -> str:

@@ -14,8 +14,6 @@ import importlib
 import io
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +23,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.engines.base import Engine, Feeds, Graph, InputSpec, Outputs, Run, Runner
+from deploy_attn.engines.gpus import gpus
 from deploy_attn.engines.rounding import rounded_from_typed
 from deploy_attn.jetson.errors import BadRequest, first_line
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _DEVICE_ID = 0
 _FATAL_ONLY = 4  # its errors are raised, and reported as findings
-_NVIDIA_SMI_SECONDS = 20
 _DTYPES = MappingProxyType(
     {
         "tensor(float)": "float32",
@@ -141,7 +139,7 @@ class OnnxRuntimeRunner(Runner):
         }
         if provider != CPU:
             found["cuda"] = getattr(ort, "cuda_version", None)
-            found["gpus"] = _gpus()
+            found["gpus"] = gpus("name", "compute_cap", "driver_version")
         if provider == TENSORRT:
             off = os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
             found["tf32"] = "off by NVIDIA_TF32_OVERRIDE" if off else "as TensorRT chooses"
@@ -331,16 +329,3 @@ def _make_folder(folder: Path) -> None:
             f"Engines cannot be cached in {folder}: {error.strerror or error}. "
             "Set XDG_CACHE_HOME to a folder that can be written."
         ) from error
-
-
-def _gpus() -> list[str]:
-    """Name, compute capability and driver of each GPU as nvidia-smi tells; empty where it does not."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    query = [tool, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True)
-    except (subprocess.SubprocessError, OSError):
-        return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]

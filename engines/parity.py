@@ -6,19 +6,14 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import fields as fields_of
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deploy_attn.engines.base import Engine, Graph, Runner, engine_class
-from deploy_attn.engines.tolerance import TOLERANCES, Tolerance, fp32_tolerance
-from deploy_attn.engines.verdict import Check, Verdict
-from deploy_attn.jetson.artifact import Artifact, Case, open_artifact
-from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError, first_line
-from deploy_attn.jetson.metrics import compare
-
-_OwnErrors = Mapping[str, Mapping[str, Mapping[str, float]]]  # of the module in FP32, by case and output
+from deploy_attn.engines.verdict import Verdict
+from deploy_attn.jetson.artifact import SELF_HASH, Artifact, Case, open_artifact
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError, first_line
+from deploy_attn.jetson.parity import Check, OwnErrors, Tolerance, check_manifest, checks_of, refused, tolerance_of
 
 
 def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
@@ -36,7 +31,7 @@ def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
     """
     chosen = engine_class(engine)
     artifact = open_artifact(str(path))
-    _check_manifest(artifact)
+    check_manifest(artifact)
     verdict = _verdict(artifact, engine, chosen(artifact))
     file = Path(path) / f"verdict-{engine}.json"
     try:
@@ -52,45 +47,24 @@ def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
     return verdict
 
 
-def _check_manifest(artifact: Artifact) -> None:
-    """Raises DamagedArtifact for what no export would have written, however well the hashes match."""
-    manifest = artifact.manifest
-    graphs, tolerances = manifest.get("graphs"), manifest.get("tolerances")
-    problem = None
-    if not isinstance(graphs, list) or not all(isinstance(graph, dict) and "file" in graph for graph in graphs):
-        problem = "'graphs' is not a list of graphs with a file each"
-    elif any(graph.get("precision") not in ("fp32", "fp16") for graph in graphs):
-        problem = "a graph has a precision other than fp32 and fp16"
-    elif not isinstance(manifest.get("cases"), list):
-        problem = "'cases' is not a list"
-    elif not isinstance(tolerances, dict) or not all(_is_tolerance(tolerances.get(name)) for name in TOLERANCES):
-        problem = f"'tolerances' lacks one of {', '.join(TOLERANCES)}"
-    if problem:
-        raise DamagedArtifact(f"The manifest of {artifact.path} is malformed: {problem}. Export the artifact again.")
-
-
-def _is_tolerance(fields: object) -> bool:
-    names = {field.name for field in fields_of(Tolerance)}
-    return isinstance(fields, dict) and set(fields) == names
-
-
 def _verdict(artifact: Artifact, name: str, engine: Engine) -> Verdict:
     cases = artifact.cases()
     checks: list[Check] = []
-    conditions: dict[str, Any] = {}
+    here = {"artifact_sha256": artifact.manifest[SELF_HASH], **_machine()}
+    conditions: dict[str, Any] = here
     for listed in artifact.manifest["graphs"]:
         try:
             runs = list(engine.runs(_graph(artifact, listed)))
         except DeployAttnError:
             raise
         except Exception as error:  # protobuf and shape inference raise many types; each is a finding
-            checks.append(_unreadable(listed, _tolerance(artifact, listed["precision"]), error))
+            checks.append(_unreadable(listed, tolerance_of(artifact.manifest, listed["precision"]), error))
             continue
         for run in runs:
-            tolerance = _tolerance(artifact, run.tolerance)
+            tolerance = tolerance_of(artifact.manifest, run.tolerance)
             blank = Check(listed["file"], listed["precision"], run.bracket, "", "", None, tolerance)
             checks.extend(_checks(run.runner, cases, blank, artifact.manifest.get("fp32_errors", {})))
-            conditions = {**run.runner.conditions(), **_machine()}
+            conditions = {**run.runner.conditions(), **here}
     return Verdict(name, tuple(checks), conditions)
 
 
@@ -123,43 +97,16 @@ def _tensors(message: Any) -> Iterator[Any]:
                 yield from _tensors(part)
 
 
-def _tolerance(artifact: Artifact, precision: str) -> Tolerance:
-    return Tolerance(**artifact.manifest["tolerances"][precision])
-
-
-def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: _OwnErrors) -> list[Check]:
-    checks: list[Check] = []
+def _checks(run: Runner, cases: list[Case], blank: Check, own_errors: OwnErrors) -> list[Check]:
     started = False
     try:
         with run:
             started = True
-            for case in cases:
-                outputs = run.infer(case.inputs)
-                for name in case.outputs:
-                    own_error = own_errors.get(case.name, {}).get(name, {})
-                    checks.append(_compared(_fitted(blank, own_error), case, name, outputs))
+            return checks_of(run.infer, cases, blank, own_errors)
     except Exception as error:  # whatever the engine throws is the finding
         if isinstance(error, DeployAttnError) and not started:
             raise  # the engine is not here or did not start, which says nothing about the graph
-        refused = f"the engine refused the graph: {first_line(error)}"
-        return [replace(blank, case="all", output="all", error=refused)]
-    return checks
-
-
-def _fitted(blank: Check, own_error: Mapping[str, float]) -> Check:
-    if blank.precision != "fp32":
-        return blank
-    rms, worst = own_error.get("rms_relative", 0.0), own_error.get("worst_relative", 0.0)
-    return replace(blank, tolerance=fp32_tolerance(blank.tolerance, rms, worst))
-
-
-def _compared(blank: Check, case: Case, name: str, outputs: Mapping[str, Any]) -> Check:
-    check = replace(blank, case=case.name, output=name)
-    if name not in outputs:
-        return replace(check, error="the graph has no such output")
-    if outputs[name].shape != case.outputs[name].shape:
-        return replace(check, error=f"shape {outputs[name].shape} instead of {case.outputs[name].shape}")
-    return replace(check, comparison=compare(outputs[name], case.outputs[name]))
+        return [refused(blank, error)]
 
 
 def _machine() -> dict[str, Any]:

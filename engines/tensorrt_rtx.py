@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from deploy_attn.engines import rtx_log
 from deploy_attn.engines.builder import Progress, build_folder, refused
-from deploy_attn.engines.profile import Profile, ShapeRange, check_profile, input_shapes
+from deploy_attn.engines.profile import Profile, check_profile, input_shapes
 from deploy_attn.engines.rtx_log import Kernel, Message
 from deploy_attn.engines.tensorrt import TensorRt
 from deploy_attn.jetson import tensorrt_child
@@ -26,8 +26,6 @@ from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from deploy_attn.jetson.suggest import known_names
 from deploy_attn.jetson.tensorrt_build import ENGINE
 from deploy_attn.jetson.tensorrt_module import RTX, how_to_install
-
-__all__ = ["OtherGpu", "RtxEngine", "ShapeRange", "TensorRtRtx", "engine_from_onnx", "runtime"]
 
 # Streams that wait for each other, sizes that the host computes, and their copy to the GPU.
 _NO_KERNEL = ("signal", "wait", "shape_call", "ShapeHostToDevice")
@@ -169,7 +167,18 @@ def _raise_unless_built(outcome: Mapping[str, Any], messages: Sequence[Message],
             "Fix that size in the profile, or export the graph so that the size is open."
         )
     if not outcome["built"]:
-        raise refused(f"The builder of TensorRT-RTX {version} refuses this graph:", rtx_log.errors(messages))
+        reasons = rtx_log.errors(messages)
+        raise refused(f"The builder of TensorRT-RTX {version} refuses this graph:", reasons, _remedy(reasons))
+
+
+def _remedy(reasons: Sequence[str]) -> str:
+    """What helps where the cause is known; else nothing."""
+    if not any("for Turing" in reason for reason in reasons):
+        return ""
+    return (
+        "It has no FP32 matrix products for compute capability 7.5, and precision plans keep some in FP32. Build for a "
+        "newer GPU, or with --engine tensorrt on the GPU itself."
+    )
 
 
 def _absent(reason: str) -> BadRequest:

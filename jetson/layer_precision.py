@@ -10,10 +10,8 @@ too. The builder then fuses, and writes fused names: `a + b`, `PWN(a, b)`,
 import re
 from typing import Any, List, Mapping, NamedTuple, Optional, Pattern, Sequence, Tuple
 
-from .engine_layers import FLOAT, HALF, UNSHOWN, EngineLayer, layers_from_inspector, nodes_in_metadata
+from .engine_layers import FLOAT, HALF, UNSHOWN, EngineLayer, nodes_in_metadata
 from .errors import BadRequest
-
-__all__ = ["Assignment", "NodeFinder", "assign", "layers_from_inspector", "precision_notes", "precision_problems"]
 
 _MOST_NAMES = 5
 _NUMBERED = re.compile(r"(.+)_\d+")

@@ -7,6 +7,7 @@ TensorRT-RTX; what differs is asked of the module.
 import io
 import json
 import os
+import threading
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .engine_layers import (
@@ -43,6 +44,7 @@ from .tensorrt_module import (
 MODEL, REQUEST, OUTCOME, ENGINE = "model.onnx", "request.json", "outcome.json", "engine"
 BUILD, PROBE = "build", "probe"
 
+_STDIN = 0
 _MOST_ERRORS = 5
 _ADDED_BY_PARSER = ("ONNXTRT_", "(Unnamed Layer")
 _KEPT_WHEN_VERBOSE = ("Engine Layer Information:", "Layers:\n", "Layer(", "Total ", "Max Scratch")
@@ -62,6 +64,17 @@ class _Seen(NamedTuple):
     layers: List[EngineLayer]
     source: str
     problems: List[str]
+
+
+def end_with_the_caller() -> None:
+    """Has this process end when the one that started it is gone, also by SIGKILL: stdin is a pipe that it holds."""
+
+    def wait() -> None:
+        while os.read(_STDIN, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main(verb: str, folder: str) -> None:
@@ -153,8 +166,8 @@ def build(folder: str, request: Mapping[str, Any], outcome: Dict[str, Any]) -> N
     with io.open(os.path.join(folder, ENGINE), "wb") as stream:
         stream.write(draft.engine)
     outcome["built"] = True
-    can_load = outcome["device"] is not None or name != RTX  # only TensorRT-RTX builds without a GPU
-    inspected = _inspected(trt, logger, draft.engine, request, messages) if can_load else None
+    # TensorRT-RTX builds for other GPUs than the one that is here, which cannot load what it built; its log tells all.
+    inspected = None if name == RTX else _inspected(trt, logger, draft.engine, request, messages)
     _judge(trt, request, outcome, draft, _layers(inspected, messages, draft))
 
 
@@ -250,10 +263,13 @@ def _inspected(
                 version(trt), "; ".join(_errors(messages)) or "it gives no reason"
             )
         )
-    if not hasattr(loaded, "create_engine_inspector"):
-        return None
-    inspector = loaded.create_engine_inspector()
-    context = _shaped_context(loaded, request.get("profile") or {})
+    return _information(trt, loaded, request) if hasattr(loaded, "create_engine_inspector") else None
+
+
+def _information(trt: Any, engine: Any, request: Mapping[str, Any]) -> str:
+    """What the inspector says; it ends here, before the engine, which up to 8.5 it does not keep alive."""
+    inspector = engine.create_engine_inspector()
+    context = _shaped_context(engine, request.get("profile") or {})
     if context is not None and hasattr(inspector, "execution_context"):
         inspector.execution_context = context  # without shapes, open sizes hide the types up to 10
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -25,7 +25,7 @@ MODEL, ENGINE = tensorrt_build.MODEL, tensorrt_build.ENGINE
 
 _MEMINFO = "/proc/meminfo"
 _KILLED = 9
-_OUT_OF_MEMORY = re.compile("out ?of ?memory|insufficient memory|bad_alloc|MemoryAllocation", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile("out ?of ?memory|insufficient memory|bad_alloc|MemoryAllocation", re.IGNORECASE)
 
 # What the child needs of the standard library comes first, from where Python itself finds it: in the working folder or
 # on the caller's path a file of the user may have the name of one of its modules. This package goes by another name,
@@ -34,7 +34,7 @@ _CHILD = """
 import sys
 sys.path[:] = [entry for entry in sys.path if entry]
 import ctypes, contextlib, difflib, enum, glob, importlib, importlib.util
-import inspect, io, json, os, re, types, typing
+import inspect, io, json, os, re, threading, types, typing
 verb, folder, package = sys.argv[1:4]
 sys.path[:] = sys.argv[4:]
 spec = importlib.util.spec_from_file_location(
@@ -42,7 +42,9 @@ spec = importlib.util.spec_from_file_location(
 )
 sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules[spec.name])
-importlib.import_module(spec.name + ".tensorrt_build").main(verb, folder)
+build = importlib.import_module(spec.name + ".tensorrt_build")
+build.end_with_the_caller()
+build.main(verb, folder)
 """
 
 _REMEDIES = (
@@ -88,9 +90,9 @@ def build(folder: str, request: Mapping[str, Any], on_progress: Optional[Progres
     if whole["timing_cache"]:
         whole["timing_cache"] = os.path.abspath(whole["timing_cache"])
     outcome = _run(tensorrt_build.BUILD, folder, whole, on_progress)
-    if not outcome["built"] and any(_OUT_OF_MEMORY.search(text) for text in _errors(outcome)):
+    if not outcome["built"] and any(OUT_OF_MEMORY.search(text) for text in _errors(outcome)):
         said = "ran out of memory ({})".format(_errors(outcome)[-1].strip().rstrip("."))
-        raise _out_of_memory(whole["module"], said, "")
+        raise out_of_memory(whole["module"], said, "")
     return outcome
 
 
@@ -140,7 +142,9 @@ def _run(verb: str, folder: str, request: Mapping[str, Any], on_progress: Option
         words.seek(0)
         last_words = words.read().decode("utf-8", "replace").strip().splitlines()[-1:]
     if code == -_KILLED:
-        raise _out_of_memory(module, "was killed (SIGKILL), as the system does when memory runs out", _told(before))
+        raise out_of_memory(
+            module, "was killed (SIGKILL), as the system does when memory runs out", told_memory(before)
+        )
     if code != 0:
         raise _crashed(module, code, last_words)
     return _read(answer, module)
@@ -154,7 +158,8 @@ def _command(verb: str, folder: str) -> List[str]:
 
 def _wait(command: List[str], folder: str, words: Any, on_progress: Optional[Progress]) -> int:
     """Runs the child to its end, passing on what it reports; ends it if that fails. Its exit code."""
-    process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)
+    pipe = subprocess.PIPE  # nothing is written to stdin: its end tells the child that nobody waits any more
+    process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=words)
     try:
         for line in process.stdout or ():
             step = _progress(line)
@@ -165,8 +170,9 @@ def _wait(command: List[str], folder: str, words: Any, on_progress: Optional[Pro
         if process.poll() is None:
             process.kill()
             process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for end in (process.stdin, process.stdout):
+            if end is not None:
+                end.close()
 
 
 def _progress(line: bytes) -> Optional[Mapping[str, Any]]:
@@ -196,7 +202,7 @@ def _read(answer: str, module: str) -> Dict[str, Any]:
 
 
 def _crashed(module: str, code: int, last_words: List[str]) -> DeployAttnError:
-    how = _signal_name(-code) if code < 0 else "exit code {}".format(code)
+    how = signal_name(-code) if code < 0 else "exit code {}".format(code)
     hint = "If the graph has the operator Attention, export it as plain operations."
     return DeployAttnError(
         "{}'s builder crashed on this graph ({}{}). {}".format(
@@ -208,19 +214,19 @@ def _crashed(module: str, code: int, last_words: List[str]) -> DeployAttnError:
     )
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
         return "signal {}".format(number)
 
 
-def _out_of_memory(module: str, what: str, memory: str) -> DeployAttnError:
+def out_of_memory(module: str, what: str, memory: str) -> DeployAttnError:
     steps = "".join("\n  {}. {}".format(number, remedy) for number, remedy in enumerate(_REMEDIES, 1))
     return DeployAttnError("{}'s builder {}.{} In this order:{}".format(title(module), what, memory, steps))
 
 
-def _told(available: Optional[int]) -> str:
+def told_memory(available: Optional[int]) -> str:
     if available is None:
         return " How much memory there was is not known: {} does not say.".format(_MEMINFO)
     return " {} MiB were available when it began.".format(available // (1024 * 1024))

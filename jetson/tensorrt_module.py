@@ -18,8 +18,8 @@ _IMPORT_ERRORS = (ImportError, OSError, RuntimeError, AttributeError, SyntaxErro
 
 
 def title(name: str) -> str:
-    """The product's name for messages."""
-    return "TensorRT-RTX" if name == RTX else "TensorRT"
+    """The product's name for messages, by its module's name or its engine's (`tensorrt-rtx`)."""
+    return "TensorRT-RTX" if name.endswith("rtx") else "TensorRT"
 
 
 def load(name: str = TENSORRT) -> Any:

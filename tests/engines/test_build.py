@@ -16,8 +16,9 @@ import pytest
 
 from deploy_attn import ExportRequest, export_artifact
 from deploy_attn.engines.build import BuildReport, build_engine
-from deploy_attn.engines.builder import BuildOptions
+from deploy_attn.engines.builder import BuildJob, BuildOptions
 from deploy_attn.engines.engine_file import Here, find_engine
+from deploy_attn.engines.target import load_target
 from deploy_attn.jetson.artifact import file_sha256, manifest_sha256, open_artifact
 from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
 from tests.jetson import stub
@@ -480,6 +481,14 @@ def test_an_unknown_precision_is_refused(folder: Path) -> None:
 def test_a_damaged_artifact_is_not_built(folder: Path) -> None:
     (folder / "model.fp16.onnx").write_bytes(b"damaged")
     assert "model.fp16.onnx: changed since the export" in refused(DamagedArtifact, folder, "tensorrt-rtx", DESKTOP)
+
+
+def test_a_graph_that_changes_after_the_artifact_was_checked_is_not_built(folder: Path) -> None:
+    job = BuildJob(open_artifact(str(folder)), load_target(DESKTOP), "fp32", BuildOptions())
+    assert job.content("model.onnx")
+    (folder / "model.onnx").write_bytes(b"another")
+    with pytest.raises(DamagedArtifact, match=r"model\.onnx of .* changed while it was read"):
+        job.content("model.onnx")
 
 
 def test_a_folder_that_is_no_artifact_is_not_built(tmp_path: Path) -> None:

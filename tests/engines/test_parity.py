@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +342,7 @@ def small_artifact(
         "cases": ["only"],
         "fp32_errors": {},
         "graphs": [{"file": FP32_GRAPH, "precision": precision}],
-        "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
+        "tolerances": {name: tolerance._asdict() for name, tolerance in TOLERANCES.items()},
         **manifest,
     }
     write_artifact(folder, {FP32_GRAPH: graph.SerializeToString(), "reference.npz": reference.getvalue()}, described)

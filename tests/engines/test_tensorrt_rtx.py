@@ -75,6 +75,15 @@ def test_every_tensor_keeps_the_type_of_the_graph(kind: int, size: int) -> None:
     assert engine.traffic_bytes == 2 * 8 * size
 
 
+def test_for_turing_a_matrix_product_is_built_in_fp16_only_and_the_refusal_says_what_to_do() -> None:
+    product = [helper.make_node("MatMul", ["x", "w"], ["y"], "product")]
+    half = graph(product, (64, 16), TensorProto.FLOAT16, w=np.ones((16, 16), np.float16))
+    assert engine_from_onnx(half, compute_capability="SM75").kernel_count
+    single = graph(product, (64, 16), w=np.ones((16, 16), np.float32))
+    with pytest.raises(DeployAttnError, match=r"'product' for Turing.*\n.*newer GPU, or with --engine tensorrt on the"):
+        engine_from_onnx(single, compute_capability="SM75")
+
+
 def test_types_that_do_not_fit_each_other_are_refused_without_talk_of_a_missing_gpu() -> None:
     half = np.ones((2, 4), np.float16)
     with pytest.raises(DeployAttnError, match=r"parser .* refuses .*\n.*'mix' \(Add\).*Float and Half") as raised:

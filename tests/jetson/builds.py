@@ -1,11 +1,8 @@
 """A small gate as a graph, FP32 and typed, its plan, and a build of it in a fake TensorRT, in this process."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Mapping, Sequence, Union
 
 import numpy as np
 import onnx
@@ -16,13 +13,16 @@ from deploy_attn.jetson import tensorrt_build
 from tests.jetson.fake_tensorrt import versions
 from tests.jetson.fake_tensorrt.builder import split_engine
 
+Shape = Sequence[Union[int, str]]
 FAKES = Path(__file__).parent / "fake_tensorrt"
 PLAN = {"squeeze": "fp32", "conv": "fp16", "act": "fp16", "scale": "fp16", "gate": "fp16"}
 WEAK = ("8.0", "8.2", "8.4", "8.5", "8.6", "10")
 STRONG = ("10", "11")
 
 
-def gate(shape: Sequence[int | str] = (1, 4, 8, 8), typed: bool = False, extra: Sequence[onnx.NodeProto] = ()) -> bytes:
+def gate(
+    shape: Sequence[Union[int, str]] = (1, 4, 8, 8), typed: bool = False, extra: Sequence[onnx.NodeProto] = ()
+) -> bytes:
     """x -> squeeze (mean) -> conv -> act -> scale -> gate (times x) -> y; typed keeps only the mean in FP32."""
     kind = np.float16 if typed else np.float32
     half = TensorProto.FLOAT16
@@ -43,7 +43,9 @@ def gate(shape: Sequence[int | str] = (1, 4, 8, 8), typed: bool = False, extra: 
     return saved([*nodes, *extra], shape, constants)
 
 
-def saved(nodes: Sequence[onnx.NodeProto], shape: Sequence[int | str], constants: Mapping[str, Any] = {}) -> bytes:
+def saved(
+    nodes: Sequence[onnx.NodeProto], shape: Sequence[Union[int, str]], constants: Mapping[str, Any] = {}
+) -> bytes:
     """x -> y."""
     graph = helper.make_graph(
         list(nodes),
@@ -57,7 +59,7 @@ def saved(nodes: Sequence[onnx.NodeProto], shape: Sequence[int | str], constants
     return content
 
 
-def request(**asked: Any) -> dict[str, Any]:
+def request(**asked: Any) -> Dict[str, Any]:
     """A request as `tensorrt_child.build` completes it; FP32 unless told otherwise."""
     return {
         "module": "tensorrt",
@@ -81,7 +83,7 @@ class Bench:
         self._patch = patch
         self.folder = folder
 
-    def build(self, version: str, model: bytes, **asked: Any) -> dict[str, Any]:
+    def build(self, version: str, model: bytes, **asked: Any) -> Dict[str, Any]:
         """The outcome."""
         self._patch.setitem(sys.modules, "tensorrt", versions.module(version))
         (self.folder / tensorrt_build.MODEL).write_bytes(model)
@@ -89,6 +91,6 @@ class Bench:
         tensorrt_build.build(str(self.folder), request(**asked), outcome)
         return outcome
 
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Dict[str, Any]:
         """What the builder was asked, as its engine tells."""
         return split_engine((self.folder / tensorrt_build.ENGINE).read_bytes())[0]

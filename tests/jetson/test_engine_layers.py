@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import contextlib
 import json
-from typing import Any
+from typing import Any, Dict, List
 
 import pytest
 from hypothesis import given
@@ -62,7 +60,7 @@ def test_from_11_on_the_type_stands_beside_the_format(key: str) -> None:
         {"Datatype": "Half Float"},
     ],
 )
-def test_a_type_that_is_not_known_is_an_error(tensor: dict[str, str]) -> None:
+def test_a_type_that_is_not_known_is_an_error(tensor: Dict[str, str]) -> None:
     with pytest.raises(LayersNotUnderstood, match="not known here"):
         layers_from_inspector(inspected(**tensor))
 
@@ -171,9 +169,11 @@ def test_a_log_without_a_list_has_no_layers() -> None:
 
 
 @given(
-    st.lists(st.text(st.characters(exclude_characters="\x1e\x1f", exclude_categories=["Cs"]), min_size=1), max_size=4)
+    st.lists(
+        st.text(st.characters(blacklist_characters="\x1e\x1f", blacklist_categories=["Cs"]), min_size=1), max_size=4
+    )
 )
-def test_every_node_name_comes_back_from_metadata(names: list[str]) -> None:
+def test_every_node_name_comes_back_from_metadata(names: List[str]) -> None:
     assert nodes_in_metadata("\x1f".join(f"[ONNX Layer: {name}]" for name in names)) == tuple(names)
 
 

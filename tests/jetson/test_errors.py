@@ -1,6 +1,6 @@
 """Each error that a user can mend carries the exit code that the command line promises."""
 
-from __future__ import annotations
+from typing import Type
 
 import pytest
 
@@ -8,12 +8,12 @@ from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnErr
 
 
 @pytest.mark.parametrize(("kind", "code"), [(DeployAttnError, 1), (DamagedArtifact, 1), (BadRequest, 2)])
-def test_an_error_has_its_exit_code(kind: type[DeployAttnError], code: int) -> None:
+def test_an_error_has_its_exit_code(kind: Type[DeployAttnError], code: int) -> None:
     assert kind("reason").exit_code == code
 
 
 @pytest.mark.parametrize("kind", [BadRequest, DamagedArtifact])
-def test_one_base_class_catches_them_all_and_keeps_the_message(kind: type[DeployAttnError]) -> None:
+def test_one_base_class_catches_them_all_and_keeps_the_message(kind: Type[DeployAttnError]) -> None:
     with pytest.raises(DeployAttnError, match=r"^what to do$"):
         raise kind("what to do")
 

@@ -1,7 +1,4 @@
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
 import pytest
@@ -19,13 +16,13 @@ from tests.jetson.fake_tensorrt import versions
 MIXED = {"mean": "fp32", "conv": "fp16", "relu": "fp16"}
 
 
-def layer(name: str, types: str, kind: str = "Conv", weights: str = "", nodes: tuple[str, ...] = ()) -> EngineLayer:
+def layer(name: str, types: str, kind: str = "Conv", weights: str = "", nodes: Tuple[str, ...] = ()) -> EngineLayer:
     """Types as `half float > half`: inputs and outputs."""
     inputs, _, outputs = types.partition(">")
     return EngineLayer(name, kind, tuple(inputs.split()), tuple(outputs.split()), tuple(weights.split()), nodes)
 
 
-def network(version: str, model: bytes) -> tuple[Any, Any]:
+def network(version: str, model: bytes) -> Tuple[Any, Any]:
     """A weakly typed network and the module."""
     trt = versions.module(version)
     logger = make_logger(trt, [])
@@ -34,7 +31,7 @@ def network(version: str, model: bytes) -> tuple[Any, Any]:
     return made, trt
 
 
-def set_on(made: Any) -> dict[str, tuple[str, str]]:
+def set_on(made: Any) -> Dict[str, Tuple[str, str]]:
     """Precision and type of the first output, where they were set."""
     return {
         each.name: (each._precision.name, each._output_types[0].name if each._output_types else "")
@@ -143,7 +140,7 @@ def test_without_a_plan_or_with_another_graphs_plan_nothing_is_guessed() -> None
         ("__myl_Cast_0", []),
     ],
 )
-def test_the_nodes_of_a_fused_layer_are_found_in_its_name(name: str, nodes: list[str]) -> None:
+def test_the_nodes_of_a_fused_layer_are_found_in_its_name(name: str, nodes: List[str]) -> None:
     assert list(NodeFinder(["a/conv", "b", "b_1"]).of_layer(name)) == nodes
 
 
@@ -153,11 +150,11 @@ def test_metadata_goes_before_the_name_where_it_names_planned_nodes() -> None:
     assert finder.of_layer("a", ("elsewhere",)) == ("a",)
 
 
-names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+names = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 
 
 @given(st.lists(names, min_size=1, max_size=6, unique=True), st.data())
-def test_any_node_name_is_found_alone_and_numbered(known: list[str], data: st.DataObject) -> None:
+def test_any_node_name_is_found_alone_and_numbered(known: List[str], data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(known))
     finder = NodeFinder(known)
     assert finder.of_layer(name) == (name,)
@@ -176,7 +173,7 @@ def test_an_engine_that_holds_to_its_plan_has_no_problem() -> None:
 
 @pytest.mark.parametrize("weak", [True, False])
 @pytest.mark.parametrize("kinds", [["float > float"], ["float > float", "int32 > float"]])
-def test_an_engine_without_any_half_tensor_is_silently_fp32(weak: bool, kinds: list[str]) -> None:
+def test_an_engine_without_any_half_tensor_is_silently_fp32(weak: bool, kinds: List[str]) -> None:
     layers = [layer(name, kind) for name, kind in zip(["conv", "relu"], kinds)]
     (problem,) = precision_problems(layers, MIXED, weak)
     assert "silently FP32: the plan has 2 FP16 nodes" in problem
@@ -264,6 +261,6 @@ def test_a_lone_fp16_node_that_computes_in_fp32_hides_nothing() -> None:
         ([layer("none", "half > half")], dict.fromkeys("abcdefgh", "fp16"), "a, b, c, d, e and 3 more"),
     ],
 )
-def test_notes_tell_what_is_no_failure(layers: list[EngineLayer], plan: Mapping[str, str], note: str) -> None:
+def test_notes_tell_what_is_no_failure(layers: List[EngineLayer], plan: Mapping[str, str], note: str) -> None:
     assert any(note in found for found in precision_notes(layers, plan, weak=True))
     assert precision_problems(layers, plan, weak=True) == []

@@ -1,10 +1,8 @@
 """The measures of parity: exact where they can be, never fooled by NaN, Inf, scale or one wrong element."""
 
-from __future__ import annotations
-
 import json
 import math
-from typing import Any
+from typing import Any, Tuple, Type
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from deploy_attn.jetson.metrics import as_dict, compare, within
 
-Array = np.ndarray[Any, Any]
+Array = Any  # of numpy: its own types take no parameters on Python 3.6
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, max_side=5)
 FINITE = hnp.arrays(np.float32, SHAPES, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
@@ -23,7 +21,7 @@ ANY_NUMBER = st.floats(width=32)
 ANYTHING_GOES = math.inf
 
 
-def drawn_index(data: st.DataObject, array: Array) -> tuple[int, ...]:
+def drawn_index(data: st.DataObject, array: Array) -> Tuple[int, ...]:
     return tuple(data.draw(st.integers(0, side - 1)) for side in array.shape)
 
 
@@ -54,7 +52,7 @@ def test_an_array_equals_itself(array: Array) -> None:
 @given(array=FINITE, noise=st.integers(0, 2**32 - 1), power=st.integers(-20, 20), sign=st.sampled_from((-1.0, 1.0)))
 def test_scaling_both_arrays_leaves_the_relative_measures(array: Array, noise: int, power: int, sign: float) -> None:
     want = array.astype(np.float64)
-    got = want + np.random.default_rng(noise).standard_normal(want.shape) * (1.0 + np.abs(want))
+    got = want + np.random.RandomState(noise).standard_normal(want.shape) * (1.0 + np.abs(want))
     scale = sign * 2.0**power
     plain, scaled = compare(got, want), compare(got * scale, want * scale)
     assert scaled.max_abs == abs(scale) * plain.max_abs
@@ -137,7 +135,7 @@ def test_an_output_of_zeros_is_wholly_wrong() -> None:
 
 
 @pytest.mark.parametrize(("actual", "expected"), [((2, 3), (3, 2)), ((6,), (2, 3)), ((1, 3), (3,)), ((), (1,))])
-def test_another_shape_is_an_error_and_is_never_broadcast(actual: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_another_shape_is_an_error_and_is_never_broadcast(actual: Tuple[int, ...], expected: Tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="shape") as raised:
         compare(np.zeros(actual), np.zeros(expected))
     assert str(actual) in str(raised.value)
@@ -145,7 +143,7 @@ def test_another_shape_is_an_error_and_is_never_broadcast(actual: tuple[int, ...
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0, 4)])
-def test_arrays_without_elements_are_an_error_that_names_their_shape(shape: tuple[int, ...]) -> None:
+def test_arrays_without_elements_are_an_error_that_names_their_shape(shape: Tuple[int, ...]) -> None:
     with pytest.raises(ValueError) as raised:
         compare(np.zeros(shape), np.zeros(shape))
     assert str(shape) in str(raised.value)
@@ -157,7 +155,7 @@ def test_a_scalar_output_has_the_empty_index() -> None:
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.int32, np.uint8])
-def test_narrow_types_are_compared_in_float64(kind: type[np.generic]) -> None:
+def test_narrow_types_are_compared_in_float64(kind: Type[np.generic]) -> None:
     largest = 60000 if kind is np.float16 else 200
     got, want = np.array([largest, 1], dtype=kind), np.array([0, largest], dtype=kind)
     found = compare(got, want)

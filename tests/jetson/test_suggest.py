@@ -1,6 +1,6 @@
 """Names that exist are listed whole, nearest to what was asked first, in an order that never wavers."""
 
-from __future__ import annotations
+from typing import List
 
 import pytest
 from hypothesis import given
@@ -31,7 +31,7 @@ def test_names_may_come_from_an_iterator() -> None:
 
 
 @given(asked=st.text(max_size=6), names=NAMES)
-def test_every_name_is_listed_once_whatever_was_asked(asked: str, names: list[str]) -> None:
+def test_every_name_is_listed_once_whatever_was_asked(asked: str, names: List[str]) -> None:
     sentence = known_names(asked, names)
     assert sentence.startswith("Known: ")
     assert sentence.endswith(".")
@@ -49,11 +49,11 @@ def test_only_the_nearest_of_many_names_are_listed() -> None:
 
 
 @given(asked=st.text(max_size=6), names=NAMES)
-def test_the_order_in_which_names_are_given_does_not_matter(asked: str, names: list[str]) -> None:
+def test_the_order_in_which_names_are_given_does_not_matter(asked: str, names: List[str]) -> None:
     assert known_names(asked, names) == known_names(asked, reversed(names))
 
 
 @given(names=NAMES)
-def test_a_name_that_exists_is_its_own_nearest(names: list[str]) -> None:
+def test_a_name_that_exists_is_its_own_nearest(names: List[str]) -> None:
     distinct = list({name.lower(): name for name in names}.values())
     assert known_names(distinct[-1], distinct)[len("Known: ") : -1].split(", ")[0] == distinct[-1]

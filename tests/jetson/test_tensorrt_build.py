@@ -1,20 +1,19 @@
-from __future__ import annotations
-
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Tuple
 
 import pytest
 from onnx import helper
 
 from deploy_attn.jetson import tensorrt_build
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+from deploy_attn.jetson.tensorrt_config import make_config
 from tests.jetson.builds import PLAN, STRONG, WEAK, Bench, gate, saved
 from tests.jetson.fake_tensorrt import builder, versions
 
 ORIN = {"name": "Orin", "compute_capability": "8.7"}
 OPEN = {"x": [[1, 4, 8, 8], [2, 4, 8, 8], [4, 4, 8, 8]]}
-HALF: dict[str, Any] = {"precision": "fp16", "plan": PLAN}
+HALF: Dict[str, Any] = {"precision": "fp16", "plan": PLAN}
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_memory_profile_and_verbosity_reach_every_version(bench: Bench, version:
     ],
 )
 def test_what_a_version_cannot_do_is_an_error_and_no_engine(
-    bench: Bench, version: str, asked: dict[str, Any], message: str
+    bench: Bench, version: str, asked: Dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadRequest, match=message):
         bench.build(version, gate(), **asked)
@@ -167,7 +166,7 @@ def test_where_the_inspector_hides_types_the_log_tells_them(
 def test_an_inspector_that_is_not_understood_is_a_problem_unless_the_log_is(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, version: str, name: str, message: str
 ) -> None:
-    asked: dict[str, Any] = {"precision": "fp16", "typed": True} if version == "11" else HALF
+    asked: Dict[str, Any] = {"precision": "fp16", "typed": True} if version == "11" else HALF
     model = gate(typed=version == "11")
     fault(monkeypatch, name)
     outcome = bench.build(version, model, **asked)
@@ -225,7 +224,7 @@ def test_a_timing_cache_that_is_a_folder_is_an_error(bench: Bench, tmp_path: Pat
     ("version", "first"),
     [("8.2", ("number 5", "")), ("10", ("bad", "NoSuchOperator")), ("11", ("bad", "NoSuchOperator"))],
 )
-def test_every_refusal_of_the_parser_is_told(bench: Bench, version: str, first: tuple[str, str]) -> None:
+def test_every_refusal_of_the_parser_is_told(bench: Bench, version: str, first: Tuple[str, str]) -> None:
     extra = [helper.make_node("NoSuchOperator", ["x"], ["p"], "bad"), helper.make_node("Det", ["x"], ["q"], "worse")]
     outcome = bench.build(version, gate(extra=extra))
     assert not outcome["built"]
@@ -288,6 +287,36 @@ def test_an_absent_module_is_told_and_is_no_error_of_the_build(bench: Bench, mon
     outcome = tensorrt_build.blank_outcome()
     tensorrt_build.build(str(bench.folder), {"module": "tensorrt"}, outcome)
     assert "no module of that name" in outcome["absent"] and not outcome["built"]
+
+
+@pytest.mark.parametrize("version", WEAK)
+def test_half_precision_in_an_fp32_engine_is_a_problem(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    def with_fp16(trt: Any, *arguments: Any) -> Any:
+        config = make_config(trt, *arguments)
+        config.set_flag(trt.BuilderFlag.FP16)
+        return config
+
+    monkeypatch.setattr(tensorrt_build, "make_config", with_fp16)
+    outcome = bench.build(version, gate())
+    assert any("'squeeze' makes FP16 outputs" in problem for problem in outcome["precision_problems"])
+
+
+def test_plugins_are_registered_before_the_graph_is_parsed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = versions.module("8.2")
+    made.init_libnvinfer_plugins = lambda logger, namespace: False
+    monkeypatch.setattr(versions, "module", lambda version: made)
+    with pytest.raises(BadRequest, match="cannot register its own plugins"):
+        bench.build("8.2", gate(extra=[helper.make_node("NoSuchOperator", ["x"], ["p"], "bad")]))
+
+
+@pytest.mark.parametrize("version", ["8.2", "10"])
+@pytest.mark.parametrize("profile", [{}, OPEN])
+def test_inspector_context_and_engine_end_in_that_order(bench: Bench, version: str, profile: Dict[str, Any]) -> None:
+    bench.build(version, gate(("n", 4, 8, 8) if profile else (1, 4, 8, 8)), profile=profile)
+    context = ["context"] if profile else []
+    assert sys.modules["tensorrt"].Runtime._released == ["inspector", *context, "engine", "runtime"]
 
 
 @pytest.mark.parametrize("version", versions.VERSIONS)

@@ -1,14 +1,13 @@
-"""Real children: a fake TensorRT on their path, and the real TensorRT-RTX."""
-
-from __future__ import annotations
+"""Real children with a fake TensorRT on their path."""
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import pytest
 
@@ -31,7 +30,7 @@ class Fake:
         self._patch.syspath_prepend(FAKES / f"as_{version.replace('.', '_')}")
         self._patch.setenv(builder.FAULTS, ",".join(faults))
 
-    def build(self, on_progress: Any = None, **asked: Any) -> dict[str, Any]:
+    def build(self, on_progress: Any = None, **asked: Any) -> Dict[str, Any]:
         return build(str(self.folder), asked, on_progress)
 
 
@@ -56,7 +55,7 @@ def test_a_child_builds_with_each_version(fake: Fake, version: str, weak: bool) 
 
 def test_progress_comes_while_the_builder_works_and_nothing_else_that_it_prints(fake: Fake) -> None:
     fake.use("10", builder.SLOW, builder.CHATTY)
-    told: list[tuple[float, Mapping[str, Any]]] = []
+    told: List[Tuple[float, Mapping[str, Any]]] = []
     fake.build(lambda step: told.append((time.monotonic(), step)))
     ended = time.monotonic()
     assert [tuple(step.values()) for _, step in told] == [
@@ -72,7 +71,7 @@ def test_progress_comes_while_the_builder_works_and_nothing_else_that_it_prints(
 
 def test_a_version_without_a_progress_monitor_tells_none(fake: Fake) -> None:
     fake.use("8.6")
-    told: list[Mapping[str, Any]] = []
+    told: List[Mapping[str, Any]] = []
     fake.build(told.append)
     assert told == []
 
@@ -88,6 +87,43 @@ def test_a_failure_of_the_listener_ends_the_child(fake: Fake) -> None:
         fake.build(fails)
     assert time.monotonic() - began < 5
     assert not (fake.folder / tensorrt_child.ENGINE).exists()
+
+
+def test_a_child_ends_with_the_process_that_started_it_however_that_ends(fake: Fake) -> None:
+    fake.use("8.2", builder.ENDLESS)
+    code = f"""
+import sys
+sys.path[:] = {sys.path!r}
+from {tensorrt_child.__name__} import build
+build({str(fake.folder)!r}, {{}})
+"""
+    caller = subprocess.Popen([sys.executable, "-c", code])
+    told = fake.folder / "builder.pid"
+    assert within_seconds(20, lambda: told.is_file() and told.read_text().endswith("\n"))
+    child = int(told.read_text())
+    caller.kill()
+    caller.wait()
+    try:
+        assert within_seconds(10, lambda: not is_running(child))
+    finally:
+        if is_running(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def within_seconds(seconds: float, happens: Callable[[], bool]) -> bool:
+    ends = time.monotonic() + seconds
+    while not happens() and time.monotonic() < ends:
+        time.sleep(0.02)
+    return happens()
+
+
+def is_running(process: int) -> bool:
+    """Whether it is there and no zombie, which in a container may wait for a parent that never looks."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def test_a_killed_builder_is_reported_as_out_of_memory_with_remedies_in_order(
@@ -184,7 +220,8 @@ def test_files_of_the_user_named_as_modules_of_python_do_no_harm(
     fake.use("8.2")
     shadows = tmp_path / "shadows"
     shadows.mkdir()
-    for name in ("types", "json", "enum", "re", "typing", "io", "difflib", "glob", "ctypes", "contextlib", "inspect"):
+    modules = "types json enum re typing io difflib glob ctypes contextlib inspect threading"
+    for name in modules.split():
         (shadows / f"{name}.py").write_text(f"raise ImportError('the wrong {name}')")
     monkeypatch.syspath_prepend(shadows)
     assert fake.build()["built"]
@@ -217,7 +254,7 @@ def test_a_probe_tells_what_is_here(fake: Fake) -> None:
 
 def test_builds_side_by_side_do_not_meet(fake: Fake, tmp_path: Path) -> None:
     fake.use("10")
-    outcomes: dict[int, dict[str, Any]] = {}
+    outcomes: Dict[int, Dict[str, Any]] = {}
 
     def one(number: int) -> None:
         folder = tmp_path / str(number)
@@ -251,27 +288,3 @@ def test_nothing_is_printed(fake: Fake, capfd: pytest.CaptureFixture[str]) -> No
     with pytest.raises(DeployAttnError):
         fake.build()
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(("typed", "capability"), [(True, "SM86"), (False, "SM120")])
-def test_tensorrt_rtx_builds_in_the_same_child(fake: Fake, typed: bool, capability: str) -> None:
-    (fake.folder / tensorrt_child.MODEL).write_bytes(gate(typed=typed))
-    told: list[Mapping[str, Any]] = []
-    precision = "fp16" if typed else "fp32"
-    outcome = fake.build(
-        told.append, module="tensorrt_rtx", compute_capability=capability, precision=precision, typed=typed
-    )
-    assert outcome["built"] and capability in outcome["capabilities"]
-    assert (outcome["precision_problems"], outcome["refusals"]) == ([], [])
-    assert any(text.startswith("Layers:\n") for _, text in outcome["messages"])
-    assert ("half" in {kind for layer in outcome["layers"] for kind in layer["inputs"]}) == typed
-    assert {"phase", "step", "steps"} == set(told[0])
-    assert os.path.getsize(fake.folder / tensorrt_child.ENGINE) > 1000
-
-
-def test_tensorrt_rtx_refuses_through_the_same_child(fake: Fake) -> None:
-    asked = {"module": "tensorrt_rtx", "compute_capability": "SM99"}
-    outcome = fake.build(**asked)
-    assert not outcome["built"] and "SM86" in outcome["capabilities"]
-    with pytest.raises(BadRequest, match=r"FP16 was asked for with the FP32 graph"):
-        fake.build(module="tensorrt_rtx", precision="fp16", plan=PLAN)

@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, List, Tuple
 
 import pytest
 
@@ -47,7 +45,7 @@ MATRIX = [
 
 
 @pytest.mark.parametrize(("path", "having"), MATRIX, ids=[path for path, _ in MATRIX])
-def test_a_fake_has_what_the_presence_matrix_gives_its_version(path: str, having: tuple[str, ...]) -> None:
+def test_a_fake_has_what_the_presence_matrix_gives_its_version(path: str, having: Tuple[str, ...]) -> None:
     kind, name = path.split(".")
     assert tuple(version for version in ALL if hasattr(getattr(versions.module(version), kind), name)) == having
 
@@ -125,7 +123,7 @@ def test_a_folder_of_that_name_is_not_taken_for_tensorrt(monkeypatch: pytest.Mon
 
 def test_a_logger_collects_what_it_is_to_keep() -> None:
     trt = versions.module("8.2")
-    messages: list[tuple[str, str]] = []
+    messages: List[Tuple[str, str]] = []
     everything, errors = make_logger(trt, messages), make_logger(trt, messages, lambda name, text: name == "ERROR")
     for logger in (everything, errors):
         builder.say(logger, "VERBOSE", "a")

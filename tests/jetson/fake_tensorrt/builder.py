@@ -20,7 +20,7 @@ MAGIC = b"FAKE-TRT\n"
 CACHE = b"FAKE-CACHE "
 FAULTS = "FAKE_TENSORRT"
 KILLED, CRASHED, LEFT, RAISED = "killed", "crashed", "left", "raised"  # how the process ends during the build
-NO_GPU, OUT_OF_MEMORY, SLOW = "no-gpu", "out-of-memory", "slow"
+NO_GPU, OUT_OF_MEMORY, SLOW, ENDLESS = "no-gpu", "out-of-memory", "slow", "endless"
 GARBAGE, NO_OUTCOME, CHATTY = "garbage", "no-outcome", "chatty"  # what the child writes
 SILENTLY_FP32, IGNORES_PLAN, FOREIGN, UNKNOWN_TYPE = "silently-fp32", "ignores-plan", "foreign-node", "unknown-type"
 NAMES_ONLY, NOT_SHOWN, NO_LOG, CANNOT_LOAD = "names-only", "not-shown", "no-log", "cannot-load"
@@ -317,7 +317,7 @@ class Config(Strict):
         self._flags = {"TF32"}
         self._profiles: List[Profile] = []
         self._pools: Dict[str, int] = {}
-        self._cache = TimingCache(b"")
+        self._cache: Optional[TimingCache] = None  # until one is set, there is none to read back
 
     def set_flag(self, flag: Member) -> None:
         self._flags.add(flag.name)
@@ -345,7 +345,7 @@ class Config(Strict):
         self._cache = cache
         return True
 
-    def get_timing_cache(self) -> TimingCache:
+    def get_timing_cache(self) -> Optional[TimingCache]:
         return self._cache
 
 
@@ -405,7 +405,8 @@ class Builder(Strict):
         header = _header(self._version, network, config, graph, layers)
         if NO_LOG not in faults():
             say(self._logger, "VERBOSE", _log(self._version, layers))
-        config._cache = TimingCache(CACHE + self._version.full.encode("ascii") + b" kernels")
+        if config._cache is not None:
+            config._cache = TimingCache(CACHE + self._version.full.encode("ascii") + b" kernels")
         return engine_bytes(header, network._model)
 
 
@@ -429,6 +430,10 @@ def _misbehave() -> None:
         os.write(1, b'a library prints\n{"not": "progress"}\n\xff\xfe\n')
     if SLOW in asked:
         time.sleep(0.5)
+    if ENDLESS in asked:
+        with open("builder.pid", "w") as stream:
+            stream.write("{}\n".format(os.getpid()))
+        time.sleep(60)
     if KILLED in asked:
         os.kill(os.getpid(), signal.SIGKILL)
     if CRASHED in asked:
@@ -530,7 +535,7 @@ def _header(version: Any, network: Network, config: Config, graph: Any, layers: 
         "flags": sorted(config._flags),
         "verbosity": config.profiling_verbosity.name,
         "workspace": config._pools.get("WORKSPACE", getattr(config, "max_workspace_size", None)),
-        "timing_cache": config._cache._content.decode("ascii"),
+        "timing_cache": config._cache._content.decode("ascii") if config._cache else "",
         "version_compatible": "VERSION_COMPATIBLE" in config._flags,
         "hardware_compatible": getattr(getattr(config, "hardware_compatibility_level", None), "name", "NONE") != "NONE",
         "compute_capability": os.environ.get("STUB_CUDART_COMPUTE_CAPABILITY", ""),
@@ -576,8 +581,11 @@ def _log(version: Any, layers: List[EngineLayer]) -> str:
 class EngineInspector(Strict):
     execution_context: Any = None
 
-    def __init__(self, header: Mapping[str, Any]) -> None:
-        self._header = header
+    def __init__(self, header: Mapping[str, Any], released: List[str]) -> None:
+        self._header, self._released = header, released
+
+    def __del__(self) -> None:
+        self._released.append("inspector")
 
     def get_engine_information(self, format: Any) -> str:  # noqa: A002 (TensorRT's name)
         if format.name != "JSON":

@@ -58,7 +58,7 @@ def runtime_names(version: str) -> Dict[str, Any]:
 def _engine_names(number: Tuple[int, ...]) -> Dict[str, Any]:
     names: Dict[str, Any] = {}
     if number >= (8, 2):
-        names["create_engine_inspector"] = lambda engine: EngineInspector(engine._header)
+        names["create_engine_inspector"] = lambda engine: EngineInspector(engine._header, engine._runtime._released)
     if number < (11,):
         names["device_memory_size"] = 1 << 20
     if number >= (11,):
