@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
     from deploy_attn.modules.catalogue import available
     from deploy_attn.modules.create import create
+    from deploy_attn.remote.fleet import RemoteReport, run_remote
+    from deploy_attn.remote.options import RemoteOptions
+    from deploy_attn.reporting import Report, report
     from deploy_attn.request import ExportRequest
     from deploy_attn.rewriting.rewrite import Rewrite, rewrite
 
@@ -33,6 +36,11 @@ _HOMES = {
     "BuildOptions": "deploy_attn.engines.builder",
     "BuildReport": "deploy_attn.engines.build",
     "create": "deploy_attn.modules.create",
+    "run_remote": "deploy_attn.remote.fleet",
+    "RemoteOptions": "deploy_attn.remote.options",
+    "RemoteReport": "deploy_attn.remote.fleet",
+    "report": "deploy_attn.reporting",
+    "Report": "deploy_attn.reporting",
     "rewrite": "deploy_attn.rewriting.rewrite",
     "Rewrite": "deploy_attn.rewriting.rewrite",
     "export_artifact": "deploy_attn.exporting",
@@ -61,6 +69,9 @@ __all__ = [
     "ExportRequest",
     "FixReport",
     "LintReport",
+    "RemoteOptions",
+    "RemoteReport",
+    "Report",
     "Rewrite",
     "Verdict",
     "__version__",
@@ -71,7 +82,9 @@ __all__ = [
     "fix_model",
     "lint",
     "load_target",
+    "report",
     "rewrite",
+    "run_remote",
     "target_names",
     "verify",
 ]

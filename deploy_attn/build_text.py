@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.engines.profile import shape_text
+from deploy_attn.jetson.tensorrt_module import title
+
 if TYPE_CHECKING:
     from deploy_attn.engines.build import BuildReport
     from deploy_attn.engines.builder import Progress
@@ -17,7 +20,6 @@ _COLUMNS: Mapping[str, int] = MappingProxyType(
     {"kernel": 12, "type": 11, "reads": 9, "writes": 9, "types": 14, "nodes": 12}
 )
 _COLUMNS_WITHOUT_SIZES: Mapping[str, int] = MappingProxyType({"layer": 12, "type": 11, "types": 14, "nodes": 12})
-_TITLES = MappingProxyType({"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"})
 _MEMORY = MappingProxyType({"scratch": "scratch_bytes", "weights": "weights_bytes"})
 _WIDEST_CELL = 60
 
@@ -29,14 +31,14 @@ def heading(report: BuildReport) -> str:
     gpus = "8.0 and newer" if key.options.get("hardware_compatible") else ", ".join(key.compute_capabilities)
     return (
         f"{key.graph_file} in {key.precision} for {report.manifest.target} (compute capability {gpus}), "
-        f"{_TITLES.get(key.engine, key.engine)} {key.runtime_version}: {outcome}"
+        f"{title(key.engine)} {key.runtime_version}: {outcome}"
     )
 
 
 def shapes(report: BuildReport) -> list[str]:
     """The shapes that open inputs take, a line an input."""
     return [
-        f"input {name} takes {' to '.join(map(_shape, (least, most)))}, tuned for {_shape(best)}"
+        f"input {name} takes {' to '.join(map(shape_text, (least, most)))}, tuned for {shape_text(best)}"
         for name, (least, best, most) in report.manifest.key.options.get("profile", {}).items()
     ]
 
@@ -131,7 +133,3 @@ def _bytes(size: int | None) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _WIDEST_CELL else f"{text[: _WIDEST_CELL - 3]}..."
-
-
-def _shape(extents: Sequence[int]) -> str:
-    return "x".join(map(str, extents))

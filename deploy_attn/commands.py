@@ -37,7 +37,7 @@ TargetName = Annotated[
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; the exit code it returns."""
-    previous = signal.signal(signal.SIGTERM, _leave)
+    previous = {number: signal.signal(number, _leave) for number in _polite_kills()}
     try:
         code = app(list(arguments), standalone_mode=False)
         if code == _INTERRUPTED:  # the parser's answer to Ctrl-C, which says nothing
@@ -52,7 +52,8 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @app.command("list", help=COMMANDS["list"])
@@ -195,6 +196,74 @@ def build_artifact(  # noqa: PLR0913 - the parser turns each parameter into an o
     _finish(job, "show_build", as_json)
 
 
+@app.command("bundle", help=COMMANDS["bundle"])
+def bundle_artifact(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
+    target: TargetName,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The archive; NAME-TARGET.tar.gz beside DIR.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an archive that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    def job() -> Report:
+        from deploy_attn.bundling import bundle
+
+        return bundle(folder, target, output, force)
+
+    _finish(job, "show_bundle", as_json)
+
+
+@app.command("remote", help=COMMANDS["remote"])
+def run_on_boards(  # noqa: PLR0913 - the parser turns each parameter into an option
+    words: Annotated[
+        list[str], typer.Argument(metavar="HOST... DIR", help="USER@HOST:PORT or a name of ~/.ssh/config; last, DIR.")
+    ],
+    target: Annotated[str | None, typer.Option(help="What to bundle DIR for; what it was exported for.")] = None,
+    engine: Annotated[str | None, typer.Option(help="tensorrt, trtexec or onnxruntime, on the board.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or fp16; every one that the capsule has.")] = None,
+    duration: Annotated[float | None, typer.Option(metavar="S", help="Seconds of timing; 10.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A second of timing, no power.")] = False,
+    pin_clocks: Annotated[bool, typer.Option("--pin-clocks", help="jetson_clocks while it runs; as root.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where verdicts and logs go; DIR.")] = None,
+    remote_folder: Annotated[str | None, typer.Option(help="On the board; ~/.cache/deploy-attn.")] = None,
+    python: Annotated[str, typer.Option(help="The interpreter on the board.")] = "python3",
+    timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Seconds for copy and run on a board.")] = 3600,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave what was unpacked and built on the board.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    from deploy_attn.remote.options import REMOTE_FOLDER, RemoteOptions
+    from deploy_attn.remote.text import answer_remote
+
+    options = RemoteOptions(
+        target=target,
+        engine=engine,
+        precision=precision,
+        duration=duration,
+        quick=quick,
+        pin_clocks=pin_clocks,
+        output=output,
+        remote_folder=remote_folder or REMOTE_FOLDER,
+        python=python,
+        timeout=timeout,
+        keep=keep,
+    )
+    raise typer.Exit(answer_remote(words, options, as_json))
+
+
+@app.command("report", help=COMMANDS["report"])
+def report_verdicts(
+    paths: Annotated[list[Path], typer.Argument(metavar="VERDICT|DIR...", help="Verdicts, or folders that hold them.")],
+    as_json: AsJson = False,
+) -> None:
+    def job() -> Report:
+        from deploy_attn.reporting import report
+
+        return report(paths)
+
+    _finish(job, "show_report", as_json)
+
+
 @app.command("doctor", help=COMMANDS["doctor"])
 def doctor(as_json: AsJson = False) -> None:
     from deploy_attn.doctor import examine
@@ -224,6 +293,12 @@ def _parsed_options(pairs: Sequence[str]) -> dict[str, str]:
             raise BadRequest(f"--set {name} is given twice: {options[name]} and {value}.")
         options[name] = value
     return options
+
+
+def _polite_kills() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP of a session that ended, unless `nohup` ignores it."""
+    named = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [number for number in named if signal.getsignal(number) == signal.SIG_DFL]
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

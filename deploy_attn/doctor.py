@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
+
+from deploy_attn.engines.gpus import gpus
 
 _ONNXRUNTIMES = (
     "onnxruntime",
@@ -25,7 +26,6 @@ _ONNXRUNTIMES = (
 _TENSORRTS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx")
 _LIBRARIES = ("torch", "onnx", "onnxsim", "numpy", "safetensors", "pillow", "typer", "rich")
 _TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
-_NVIDIA_SMI_SECONDS = 20
 _IMPORT_SECONDS = 60
 # The path of imports is set once Python is up: in PYTHONPATH a `types.py` of the user would keep it from starting.
 _VERSION_OF = """
@@ -65,7 +65,7 @@ def examine() -> DoctorReport:
     versions = {name: _version(name) for name in (*_LIBRARIES, *_ONNXRUNTIMES, *_TENSORRTS)}
     providers, broken = _providers(versions)
     tensorrts, unloadable = _tensorrts()
-    gpu = _gpu()
+    gpu = "; ".join(gpus("name", "memory.total", "driver_version"))
     found = {"Python": f"{platform.python_version()} ({platform.system()} {platform.machine()})"}
     found.update({name: versions[name] or "not installed" for name in (*_LIBRARIES, "onnxruntime")})
     found.update({name: version for name, version in versions.items() if version and name not in found})
@@ -77,7 +77,7 @@ def examine() -> DoctorReport:
 
 
 def _jobs(
-    versions: Mapping[str, str | None], providers: list[str], tensorrts: Mapping[str, str], gpu: str | None
+    versions: Mapping[str, str | None], providers: list[str], tensorrts: Mapping[str, str], gpu: str
 ) -> tuple[Job, ...]:
     def lacking(*names: str) -> list[str]:
         return [f"pip install {name}" for name in names if not versions[name]]
@@ -157,19 +157,6 @@ def _loaded_elsewhere(name: str) -> tuple[str | None, str]:
     if done.returncode < 0:
         return None, f"importing it ends Python: {signal.strsignal(-done.returncode) or -done.returncode}"
     return None, (done.stderr.strip().splitlines() or [f"importing it ends Python with code {done.returncode}"])[-1]
-
-
-def _gpu() -> str | None:
-    """Names, memory and driver as nvidia-smi gives them; None without a working driver."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True)
-    except (subprocess.SubprocessError, OSError):
-        return None
-    return "; ".join(line.strip() for line in answer.stdout.splitlines() if line.strip()) or None
 
 
 def _version(name: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def manifest_of_request(request: ExportRequest, source: Source, target: Target) 
         "opset": target.opset,
         "ir_version": target.ir_version,
         "precision": "fp16" if request.fp16 else "fp32",
-        "tolerances": {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()},
+        "tolerances": {name: tolerance._asdict() for name, tolerance in TOLERANCES.items()},
         "tools": _tools(),
     }
 

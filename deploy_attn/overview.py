@@ -12,6 +12,9 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "verify": "Re-check an artifact from its own files; torch is not needed.",
         "lint": "Find what a target would refuse or misread in any ONNX file, without that target.",
         "build": "Build an artifact's engine for a target, beside it.",
+        "bundle": "Pack an artifact and its runner into one file for a device.",
+        "remote": "Run an artifact's capsule on boards over SSH, and bring their verdicts back.",
+        "report": "Show verdicts of the host and of boards in one table.",
         "doctor": "Show what is installed here, and what is missing for what.",
     }
 )

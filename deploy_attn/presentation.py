@@ -10,15 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy_attn import build_text
+from deploy_attn import build_text, bundle_text
 from deploy_attn.engines.tolerance import TOLERANCES
 from deploy_attn.fix_text import show_fix as show_fix
+from deploy_attn.jetson.verdict import failure
 from deploy_attn.lint_text import finding_lines, verdict_of
+from deploy_attn.report_text import show_report as show_report
+from deploy_attn.verdict_text import CHECK_COLUMNS, cell, check_cells, mark_of
 
 if TYPE_CHECKING:
+    from deploy_attn.bundling import BundleReport
     from deploy_attn.doctor import DoctorReport
     from deploy_attn.engines.build import BuildReport
-    from deploy_attn.engines.verdict import Check, Verdict
+    from deploy_attn.engines.verdict import Verdict
     from deploy_attn.export.linting.lint import LintReport
     from deploy_attn.export.precision import PrecisionPlan
     from deploy_attn.exporting import ExportReport
@@ -54,19 +58,17 @@ def show_verdict(verdict: Verdict) -> None:
     """A row for each check, then PASS or FAIL."""
     console = _console()
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for heading in ("graph", "bracket", "case", "output"):
-        table.add_column(heading)
-    for heading in ("RMS relative", "allowed", "max abs", "cosine"):
-        table.add_column(heading, justify="right")
+    for heading, justify in CHECK_COLUMNS.items():
+        table.add_column(heading, justify=justify)
     table.add_column("")
     for check in verdict.checks:
-        table.add_row(*_check_cells(check))
+        table.add_row(*check_cells(check), mark_of(check.passed))
     console.print(table)
     for check in verdict.checks:
         if check.precision == "fp32" and check.tolerance.rms_relative > TOLERANCES["fp32"].rms_relative:
             console.print(f"{check.graph}, {check.case}: {escape(check.tolerance.reason)}", soft_wrap=True)
         if not check.passed:
-            console.print(f"[red]{escape(_failure(check))}[/red]", soft_wrap=True)
+            console.print(f"[red]{cell(failure(check))}[/red]", soft_wrap=True)
     conditions = f"{verdict.conditions.get('engine')} {verdict.conditions.get('version')}"
     mark = "[bold green]PASS[/bold green]" if verdict.passed else "[bold red]FAIL[/bold red]"
     passed = sum(check.passed for check in verdict.checks)
@@ -93,6 +95,13 @@ def show_build(report: BuildReport) -> None:
     for warning in (*report.notes, *report.warnings):
         console.print(f"[yellow]note[/yellow]  {escape(warning)}", soft_wrap=True)
     console.print(f"engine: {escape(str(report.engine_file))}", soft_wrap=True)
+
+
+def show_bundle(report: BundleReport) -> None:
+    """What went into the capsule, how large it is, and what to do with it."""
+    console = _console()
+    for line in bundle_text.lines(report):
+        console.print(escape(line), soft_wrap=True)
 
 
 def show_doctor(report: DoctorReport) -> None:
@@ -163,35 +172,3 @@ def _rounded(found: Comparison | None) -> str:
     if found is None:
         return "not run"
     return f"{found.non_finite} values NaN or Inf" if found.non_finite else f"{found.rms_relative:.1e}"
-
-
-def _check_cells(check: Check) -> tuple[str, ...]:
-    mark = "[green]ok[/green]" if check.passed else "[red]FAIL[/red]"
-    if check.comparison is None:
-        measured = ("-", "-", "-")
-    else:
-        found = check.comparison
-        measured = (f"{found.rms_relative:.1e}", f"{found.max_abs:.1e}", f"{found.cosine:.7f}")
-    return (
-        check.graph,
-        check.bracket,
-        check.case,
-        escape(check.output),
-        measured[0],
-        f"{check.tolerance.rms_relative:.0e}",
-        *measured[1:],
-        mark,
-    )
-
-
-def _failure(check: Check) -> str:
-    place = f"{check.graph}, {check.bracket}, {check.case}, {check.output}"
-    if check.comparison is None:
-        return f"{place}: {check.error}"
-    found = check.comparison
-    if found.non_finite:
-        return f"{place}: {found.non_finite} values are NaN or Inf, the first at {found.worst_index}"
-    return (
-        f"{place}: RMS relative {found.rms_relative:.2e} of {check.tolerance.rms_relative:.0e} allowed; "
-        f"worst element {found.worst_index} is {found.worst_actual:.6g}, expected {found.worst_expected:.6g}"
-    )

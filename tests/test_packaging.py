@@ -79,7 +79,7 @@ def wheel(clone: Path) -> Path:
 def test_the_wheel_holds_every_source_file_and_nothing_else(clone: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    kinds = (".py", ".toml", ".typed")
+    kinds = (".json", ".py", ".toml", ".typed")
     inside = {file.relative_to(clone) for file in (clone / "deploy_attn").rglob("*") if file.suffix in kinds}
     linked = {file.relative_to(clone) for room in ROOMS for file in (clone / room).rglob("*") if file.suffix in kinds}
     own = {path.as_posix() for path in inside if path.parts[1] not in ROOMS}

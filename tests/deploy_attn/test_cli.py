@@ -180,7 +180,9 @@ def test_verify_fails_a_graph_that_is_wrong(cli: Cli, in_folder: Path) -> None:
     assert "worst element" in done.stdout
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda sent: sent.name)
+@pytest.mark.parametrize(
+    "sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda sent: sent.name
+)
 @pytest.mark.parametrize("moment_s", [0.4, 1.3, 1.9, 2.4])
 def test_a_kill_leaves_the_old_artifact_or_the_new_one(
     cli: Cli, in_folder: Path, sent: signal.Signals, moment_s: float

@@ -112,7 +112,7 @@ def missing_for(report: DoctorReport, job: str) -> str:
 def test_lint_and_rtx_builds_need_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     from deploy_attn import doctor
 
-    monkeypatch.setattr(doctor, "_gpu", lambda: None)
+    monkeypatch.setattr(doctor, "gpus", lambda *fields: [])
     report = examine()
     assert missing_for(report, "lint") == missing_for(report, "build TensorRT-RTX") == ""
     for job in ("run TensorRT-RTX", "build and run TensorRT", "onnxruntime's CUDA", "onnxruntime's TensorRT"):
