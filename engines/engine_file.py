@@ -120,11 +120,12 @@ class EngineFile:
     content: bytes
 
 
-def find_engine(artifact: Artifact, engine: str, precision: str, here: Here) -> EngineFile | None:
+def find_engine(artifact: Artifact, engine: str, precision: str, here: Here | None) -> EngineFile | None:
     """The engine of this artifact that may be loaded here; None if none was ever built.
 
     Of several, one that was built by this very runtime and for this very GPU
-    comes first, then the latest.
+    comes first, then the latest. Where it is not known what is here (None), only
+    the files are judged.
 
     Raises:
         BadRequest: there are engine files and none may be loaded; each is named
@@ -138,17 +139,22 @@ def find_engine(artifact: Artifact, engine: str, precision: str, here: Here) -> 
             try:
                 manifest = _manifest(folder / f"{stem}.json", stem)
                 _check_graph(artifact, manifest.key)
-                _check_runtime(manifest.key, here)
+                if here is not None:
+                    _check_runtime(manifest.key, here)
                 loadable.append(_intact(folder / f"{stem}.engine", manifest))
             except _Refused as reason:
                 refused.append(f"{stem}.engine: {reason}")
     if loadable:
-        return max(loadable, key=lambda file: (_is_exact(file, here), file.path.stat().st_mtime_ns))
+        return max(loadable, key=lambda file: (here and _is_exact(file, here), file.path.stat().st_mtime_ns))
     if not refused:
         return None
+    by = (
+        f"{title(engine)} {here.runtime_version} on compute capability {here.compute_capability}"
+        if here
+        else "any machine"
+    )
     raise BadRequest(
-        f"{artifact.path} has no {precision} engine for {engine} that can be loaded by {title(engine)} "
-        f"{here.runtime_version} on compute capability {here.compute_capability}:\n  "
+        f"{artifact.path} has no {precision} engine for {engine} that can be loaded by {by}:\n  "
         + "\n  ".join(refused)
         + f"\nBuild one here: `deploy-attn build {artifact.path} --engine {engine} --precision {precision} "
         "--target TARGET`."

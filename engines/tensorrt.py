@@ -15,7 +15,7 @@ from deploy_attn.engines.engine_file import EngineFile, Here, find_engine
 from deploy_attn.jetson import tensorrt_module
 from deploy_attn.jetson.artifact import Artifact
 from deploy_attn.jetson.cudart import Cudart
-from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from deploy_attn.jetson.tensorrt_engine import TensorRtEngine
 
 # FP16 is computed by the device itself, so there is one bracket and not two.
@@ -103,8 +103,13 @@ class TensorRt(Engine):
             BadRequest: none was built, or one that was is not for this machine.
         """
         if self._found is None:
-            here = place(self.name, self.module)
             precisions = sorted({graph["precision"] for graph in self._artifact.manifest["graphs"]})
+            try:
+                here = place(self.name, self.module)
+            except DeployAttnError:
+                for one in precisions:  # a file that no machine may load is said before what this one lacks
+                    find_engine(self._artifact, self.name, one, None)
+                raise
             where = Here(here.version, here.compute_capability)
             asked = {one: find_engine(self._artifact, self.name, one, where) for one in precisions}
             files = {precision: file for precision, file in asked.items() if file is not None}

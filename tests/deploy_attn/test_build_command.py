@@ -188,3 +188,16 @@ def test_progress_is_shown_on_a_terminal_only(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Timing kernels" in captured.err
+
+
+def test_a_corrupt_engine_is_said_before_the_gpu_that_is_missing(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPLOY_ATTN_CUDART", str(folder / "none.so"))
+    assert cli("build", folder, *RTX).exit_code == 0
+    assert "none.so" in cli("verify", folder, "--engine", "tensorrt-rtx").stderr
+    (engine,) = folder.glob("*.engine")
+    engine.write_bytes(engine.read_bytes()[:-1] + b"?")
+    done = cli("verify", folder, "--engine", "tensorrt-rtx")
+    assert done.exit_code == 2
+    assert "sha256 does not match" in done.stderr
