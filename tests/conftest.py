@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,3 +87,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """An empty current folder, away from the checkout."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; children would not feel Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,6 +8,7 @@ objects go by both names.
 
 import importlib
 import importlib.util
+import signal
 import sys
 import types
 from importlib.machinery import PathFinder
@@ -79,3 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
     if needing:
         config.hook.pytest_deselected(items=needing)
         items[:] = [item for item in items if item not in needing]
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; children would not feel Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
