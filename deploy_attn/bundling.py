@@ -9,21 +9,20 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from deploy_attn.capsule_text import LAUNCHER, README
 from deploy_attn.engines.target import Target, load_target
-from deploy_attn.jetson.artifact import MANIFEST, Artifact, open_artifact
+from deploy_attn.jetson.artifact import MANIFEST, REFERENCE, Artifact, Case, open_artifact
 from deploy_attn.jetson.capsule import (
     ARTIFACT,
     CAPSULE,
     CAPSULE_SCHEMA,
     OWN_HASH,
-    REFERENCE,
     SOURCES,
     own_sha256,
 )
@@ -31,12 +30,29 @@ from deploy_attn.jetson.capsule import (
     LAUNCHER as LAUNCHER_FILE,
 )
 from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
+from deploy_attn.jetson.reference import Packed, pack
 
 SUFFIX = ".tar.gz"
 _FIRST_TYPED = (10, 0)  # TensorRT with strongly typed networks
 _MOST_FINDINGS = 5
 _GRAPH, _TYPED = "model.onnx", "model.fp16.onnx"
 _EXECUTABLE, _PLAIN = 0o755, 0o644
+
+
+@dataclass(frozen=True)
+class ReferenceSize:
+    """What a capsule holds of an artifact's reference, `size_bytes` of `artifact_bytes`, before compression.
+
+    Inputs are `regenerated` on the board or stored, outputs `thinned` or stored.
+    """
+
+    size_bytes: int
+    artifact_bytes: int
+    regenerated_inputs: int
+    stored_inputs: int
+    stored_inputs_bytes: int
+    thinned_outputs: int
+    stored_outputs: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class BundleReport:
         sha256: of the archive.
         parts: bytes before compression: `graphs`, `reference`, `runner` and `rest`.
         left_out: files of the artifact that the target cannot use, and why.
+        reference: how the reference came to be as large as it is.
     """
 
     archive: Path
@@ -60,6 +77,7 @@ class BundleReport:
     sha256: str
     parts: Mapping[str, int]
     left_out: Mapping[str, str]
+    reference: ReferenceSize
 
     @property
     def passed(self) -> bool:
@@ -77,6 +95,7 @@ class BundleReport:
             "sha256": self.sha256,
             "parts": dict(self.parts),
             "left_out": dict(self.left_out),
+            "reference": asdict(self.reference),
         }
 
 
@@ -99,12 +118,13 @@ def bundle(path: str | Path, target: str, output: str | Path | None = None, forc
     goal = load_target(target)
     artifact = open_artifact(str(path))
     _check_versions(artifact, goal)
-    _check_reference(artifact)
+    cases = _cases(artifact)
     name = f"{_plain(artifact.manifest.get('name'))}-{_plain(goal.name)}"
     archive = _destination(Path(path), output, f"{name}{SUFFIX}", force)
     _check_lint(Path(path), target, goal)
     left_out = _left_out(artifact, goal)
-    files = _files(artifact, goal, left_out)
+    packed = pack(cases, _seed(artifact))
+    files = _files(artifact, packed, {**_about(artifact, goal, cases), "left_out": left_out})
     content = _archived(name, files)
     _write(archive, content)
     return BundleReport(
@@ -116,6 +136,7 @@ def bundle(path: str | Path, target: str, output: str | Path | None = None, forc
         sha256=hashlib.sha256(content).hexdigest(),
         parts=MappingProxyType(_parts(files)),
         left_out=MappingProxyType(left_out),
+        reference=_reference_size(artifact, cases, packed),
     )
 
 
@@ -130,7 +151,8 @@ def _check_versions(artifact: Artifact, target: Target) -> None:
         )
 
 
-def _check_reference(artifact: Artifact) -> None:
+def _cases(artifact: Artifact) -> list[Case]:
+    """The parity cases, without which a capsule is for nothing."""
     manifest = artifact.manifest
     if REFERENCE not in manifest["files"] or not manifest.get("cases"):
         raise BadRequest(
@@ -139,7 +161,14 @@ def _check_reference(artifact: Artifact) -> None:
         )
     if _GRAPH not in manifest["files"]:
         raise BadRequest(f"{artifact.path} has no {_GRAPH}. Export it again.")
-    artifact.cases()
+    return artifact.cases()
+
+
+def _seed(artifact: Artifact) -> int | None:
+    """The seed that the manifest names, where it is one that numpy takes."""
+    source = artifact.manifest.get("source")
+    seed = source.get("seed") if isinstance(source, dict) else None
+    return seed if isinstance(seed, int) and 0 <= seed < 1 << 32 else None
 
 
 def _check_lint(folder: Path, asked: str, target: Target) -> None:
@@ -165,32 +194,39 @@ def _left_out(artifact: Artifact, target: Target) -> dict[str, str]:
     return {_TYPED: reason}
 
 
-def _files(artifact: Artifact, target: Target, left_out: Mapping[str, str]) -> dict[str, bytes]:
-    """Contents by name in the capsule, with the list that vouches for them."""
-    version = _version()
-    name = str(artifact.manifest["name"])
-    files = {
-        LAUNCHER_FILE: LAUNCHER.encode("ascii"),
-        "README.txt": README.format(name=_plain(name), target=target.name, version=version).encode("utf-8"),
-        f"{ARTIFACT}/{MANIFEST}": _content(artifact, MANIFEST),
-        **{
-            f"{ARTIFACT}/{file}": _content(artifact, file)
-            for file in artifact.manifest["files"]
-            if file not in left_out
-        },
-        **_sources(),
-    }
-    listed: dict[str, Any] = {
-        "schema_version": CAPSULE_SCHEMA,
-        "name": name,
+def _about(artifact: Artifact, target: Target, cases: Sequence[Case]) -> dict[str, Any]:
+    """What capsule.json says of artifact and target."""
+    return {
+        "name": str(artifact.manifest["name"]),
         "target": {
             "name": target.name,
             "engine": target.engine,
             "facts": {key: target.value(key) for key in sorted(target.facts)},
         },
-        "deploy_attn": version,
-        "profile": _profile(artifact),
-        "left_out": dict(left_out),
+        "deploy_attn": _version(),
+        "profile": _profile(artifact, cases),
+    }
+
+
+def _files(artifact: Artifact, packed: Packed, about: Mapping[str, Any]) -> dict[str, bytes]:
+    """Contents by name in the capsule, with the list that vouches for them."""
+    name, target, version = _plain(about["name"]), about["target"]["name"], about["deploy_attn"]
+    files = {
+        LAUNCHER_FILE: LAUNCHER.encode("ascii"),
+        "README.txt": README.format(name=name, target=target, version=version).encode("utf-8"),
+        REFERENCE: packed.content,
+        f"{ARTIFACT}/{MANIFEST}": _content(artifact, MANIFEST),
+        **{
+            f"{ARTIFACT}/{file}": _content(artifact, file)
+            for file in artifact.manifest["files"]
+            if file not in about["left_out"] and file != REFERENCE
+        },
+        **_sources(),
+    }
+    listed: dict[str, Any] = {
+        "schema_version": CAPSULE_SCHEMA,
+        **about,
+        "reference": packed.description,
         "files": {file: hashlib.sha256(content).hexdigest() for file, content in sorted(files.items())},
     }
     listed[OWN_HASH] = own_sha256(listed)
@@ -217,15 +253,34 @@ def _sources() -> dict[str, bytes]:
     return found
 
 
-def _profile(artifact: Artifact) -> dict[str, list[list[int]]]:
+def _profile(artifact: Artifact, cases: Sequence[Case]) -> dict[str, list[list[int]]]:
     """{input: [minimum, optimum, maximum]} of inputs with open axes, from the parity cases."""
     from deploy_attn.engines.profile import input_shapes, profile_from_cases
 
     inputs = input_shapes(_content(artifact, _GRAPH))
-    cases = [{name: array.shape for name, array in case.inputs.items()} for case in artifact.cases()]
-    if any(name not in case for name in inputs for case in cases):
+    shapes = [{name: array.shape for name, array in case.inputs.items()} for case in cases]
+    if any(name not in case for name in inputs for case in shapes):
         raise DamagedArtifact(f"{artifact.path} has no parity case for every input. Export it again.")
-    return {name: span.as_lists() for name, span in profile_from_cases(inputs, cases).items()}
+    return {name: span.as_lists() for name, span in profile_from_cases(inputs, shapes).items()}
+
+
+def _reference_size(artifact: Artifact, cases: Sequence[Case], packed: Packed) -> ReferenceSize:
+    described = packed.description["cases"]
+    stored = [
+        array for case in cases for name, array in case.inputs.items() if name not in described[case.name]["inputs"]
+    ]
+    regenerated = sum(len(case["inputs"]) for case in described.values())
+    outputs = [output for case in described.values() for output in case["outputs"].values()]
+    thinned = sum(output is not None for output in outputs)
+    return ReferenceSize(
+        size_bytes=len(packed.content),
+        artifact_bytes=(Path(artifact.path) / REFERENCE).stat().st_size,
+        regenerated_inputs=regenerated,
+        stored_inputs=len(stored),
+        stored_inputs_bytes=sum(array.nbytes for array in stored),
+        thinned_outputs=thinned,
+        stored_outputs=len(outputs) - thinned,
+    )
 
 
 def _parts(files: Mapping[str, bytes]) -> dict[str, int]:
@@ -233,7 +288,7 @@ def _parts(files: Mapping[str, bytes]) -> dict[str, int]:
     for name, content in files.items():
         if name.endswith(".onnx"):
             part = "graphs"
-        elif name == f"{ARTIFACT}/{REFERENCE}":
+        elif name == REFERENCE:
             part = "reference"
         else:
             part = "runner" if name.startswith(f"{SOURCES}/") or name == LAUNCHER_FILE else "rest"

@@ -26,23 +26,31 @@ def forget_other_sources():
                 pass
 
 
-if __name__ == "__main__":
-    if sys.version_info < (3, 6):
-        sys.stderr.write("run.py: Python %d.%d is too old; start it as python3 run.py (3.6).\\n" % sys.version_info[:2])
-        sys.exit(2)
+def start():
     try:
         import numpy
     except ImportError as error:
         sys.stderr.write("run.py: numpy cannot be imported (%s). sudo apt install python3-numpy\\n" % error)
-        sys.exit(2)
+        return 2
     forget_other_sources()
     sys.path.insert(0, HERE)
     try:
         from jetson.run import main
     except ImportError as error:
         sys.stderr.write("run.py: the capsule is damaged (%s). Unpack its archive again.\\n" % error)
+        return 2
+    return main(sys.argv[1:], HERE)
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 6):
+        sys.stderr.write("run.py: Python %d.%d is too old; start it as python3 run.py (3.6).\\n" % sys.version_info[:2])
         sys.exit(2)
-    sys.exit(main(sys.argv[1:], HERE))
+    try:
+        sys.exit(start())
+    except KeyboardInterrupt:
+        sys.stderr.write("run.py: Interrupted.\\n")
+        sys.exit(130)
 '''
 
 README = """\

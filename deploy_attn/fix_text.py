@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from deploy_attn.lint_text import finding_lines
+from deploy_attn.plain_text import encodable, plain
 
 if TYPE_CHECKING:
     from deploy_attn.export.linting.fix import FixReport
@@ -18,13 +19,12 @@ _SHOWN_NODES = 8
 def show_fix(report: FixReport) -> None:
     """Prints a report; what the terminal's encoding lacks is written as its escape."""
     text = "\n".join(_lines(report))
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.write(encodable(text, sys.stdout.encoding) + "\n")
     sys.stdout.flush()
 
 
 def _lines(report: FixReport) -> Iterator[str]:
-    yield f"{_plain(report.model)}  for {_plain(report.target)}"
+    yield f"{plain(report.model)}  for {plain(report.target)}"
     yield ""
     if report.fixed:
         yield "fixed" if report.written else "has an exact rewrite"
@@ -33,7 +33,7 @@ def _lines(report: FixReport) -> Iterator[str]:
     if report.refused:
         yield "has no exact rewrite"
         for change in report.refused:
-            yield f"  {_plain(change.node) or 'the model'}  {change.op_type}: {_plain(change.what)}".replace("  :", ":")
+            yield f"  {plain(change.node) or 'the model'}  {change.op_type}: {plain(change.what)}".replace("  :", ":")
         yield ""
     if report.remaining:
         yield "lint finds in the copy:" if report.written else "lint finds:"
@@ -47,31 +47,26 @@ def _lines(report: FixReport) -> Iterator[str]:
 def _fixed_lines(report: FixReport) -> Iterator[str]:
     groups: dict[tuple[str, str], list[str]] = {}
     for item in report.fixed:
-        groups.setdefault((item.rule, item.what), []).append(_plain(item.node) or "the model")
+        groups.setdefault((item.rule, item.what), []).append(plain(item.node) or "the model")
     for (rule, what), nodes in groups.items():
         more = f" and {len(nodes) - _SHOWN_NODES} more" if len(nodes) > _SHOWN_NODES else ""
-        yield f"  {', '.join(nodes[:_SHOWN_NODES])}{more}  [{rule}]: {_plain(what)}"
+        yield f"  {', '.join(nodes[:_SHOWN_NODES])}{more}  [{rule}]: {plain(what)}"
 
 
 def _proof_lines(proof: Proof) -> Iterator[str]:
     for trial in proof.trials:
         shapes = ", ".join(
-            f"{_plain(name)} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in trial.shapes.items()
+            f"{plain(name)} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in trial.shapes.items()
         )
-        outcome = "ok" if trial.error is None else f"WRONG, {_plain(trial.error)}"
+        outcome = "ok" if trial.error is None else f"WRONG, {plain(trial.error)}"
         allowed = f"{trial.rms_relative:.1e} of {trial.allowed.rms_relative:.0e} allowed"
         yield f"proof  {trial.name} ({shapes or 'no inputs'}): RMS relative {allowed}  {outcome}"
 
 
 def _verdict(report: FixReport) -> str:
     if report.problem is not None:
-        return f"FAIL  nothing is written: {_plain(report.problem)}"
+        return f"FAIL  nothing is written: {plain(report.problem)}"
     if report.written is None:
         return "PASS  nothing is written: no finding has or needs an exact rewrite"
     trials = len(report.proof.trials) if report.proof else 0
-    return f"PASS  {_plain(str(report.written))}, equal to the original on {trials} sets of inputs in onnxruntime"
-
-
-def _plain(text: str) -> str:
-    """A file's own names may hold anything; none of it reaches the terminal as a command."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return f"PASS  {plain(str(report.written))}, equal to the original on {trials} sets of inputs in onnxruntime"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_attn.answering import answer
+from deploy_attn.plain_text import encodable, plain
 
 if TYPE_CHECKING:
     from deploy_attn.export.linting.finding import Finding
@@ -32,8 +33,7 @@ def answer_lint(model: Path, target: str, as_json: bool) -> int:
 def show_lint(report: LintReport) -> None:
     """Prints a report; what the terminal's encoding lacks is written as its escape."""
     text = "\n".join(_lines(report))
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.write(encodable(text, sys.stdout.encoding) + "\n")
     sys.stdout.flush()
 
 
@@ -60,16 +60,16 @@ def finding_lines(findings: Sequence[Finding], with_graph: bool) -> Iterator[str
             key = (finding.graph, finding.rule, finding.op_type, finding.why, finding.remedy)
             groups.setdefault(key, []).append(finding)
         for (graph, rule, op_type, why, remedy), group in groups.items():
-            where = f"{_plain(graph)}: " if with_graph else ""
-            yield f"  {where}{_nodes(group)}{f'  {_plain(op_type)}' if op_type else ''}  [{rule}]"
-            yield f"    why: {_plain(why)}"
-            yield f"    do:  {_plain(remedy)}"
+            where = f"{plain(graph)}: " if with_graph else ""
+            yield f"  {where}{_nodes(group)}{f'  {plain(op_type)}' if op_type else ''}  [{rule}]"
+            yield f"    why: {plain(why)}"
+            yield f"    do:  {plain(remedy)}"
 
 
 def _lines(report: LintReport) -> Iterator[str]:
-    yield f"{_plain(report.model)}  for {_plain(report.target)}"
+    yield f"{plain(report.model)}  for {plain(report.target)}"
     for graph in report.graphs:
-        yield f"{_plain(graph.file)}: opset {graph.opset}, IR {graph.ir_version}, {_counted(graph.nodes, 'node')}"
+        yield f"{plain(graph.file)}: opset {graph.opset}, IR {graph.ir_version}, {_counted(graph.nodes, 'node')}"
         if graph.memory is not None:
             yield f"  memory: {_memory(graph.memory)}"
     yield ""
@@ -80,7 +80,7 @@ def _lines(report: LintReport) -> Iterator[str]:
 
 
 def _nodes(group: Sequence[Finding]) -> str:
-    names = [_plain(finding.node) or "the model" for finding in group]
+    names = [plain(finding.node) or "the model" for finding in group]
     more = f" and {len(names) - _SHOWN_NODES} more" if len(names) > _SHOWN_NODES else ""
     return ", ".join(names[:_SHOWN_NODES]) + more
 
@@ -89,7 +89,7 @@ def _memory(memory: Memory) -> str:
     activations = memory.own_bytes - memory.weights_bytes
     return (
         f"{_mib(memory.weights_bytes)} of weights, {_mib(activations)} of activations at once; with start-up and "
-        f"workspace {_mib(memory.needed_bytes)} of {_mib(memory.available_bytes)} ({_plain(memory.note)})"
+        f"workspace {_mib(memory.needed_bytes)} of {_mib(memory.available_bytes)} ({plain(memory.note)})"
     )
 
 
@@ -99,8 +99,3 @@ def _mib(count: int) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _plain(text: str) -> str:
-    """A file's own names may hold anything; none of it reaches the terminal as a command."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

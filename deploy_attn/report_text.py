@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from deploy_attn.verdict_file import Energy, Times, Timing, VerdictFile
 
 _WIDEST = 1000
+_WHOLE = "all "  # how what was compared begins where the reference has every element
 _RUN, _RUN_NUMBER = ("where", "engine"), ("run",)
 _FIGURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"timing": ("timed", "median ms", "p90", "p99", "n"), "energy": ("J/inference", "n")}
@@ -141,7 +143,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _about(verdict: VerdictFile) -> Iterator[str]:
-    """What does not hold and why, then what the run warns of."""
+    """What does not hold and why, what was compared in part, then what the run warns of."""
     place = _place(verdict)
     failures = [failure(check) for check in verdict.checks if not check.passed]
     if not (verdict.passed or verdict.problems or failures):
@@ -151,6 +153,9 @@ def _about(verdict: VerdictFile) -> Iterator[str]:
             yield f"{place}: {cell(f'{check.graph}, {check.case}: {check.tolerance.reason}')}"
     for text in failures:
         yield f"[red]{place}: {_several(text)}[/red]"
+    for compared, count in Counter(check.compared for check in verdict.checks).items():
+        if compared is not None and not compared.startswith(_WHOLE):
+            yield f"[yellow]note[/yellow]  {place}: {count} of {len(verdict.checks)} checks compared {cell(compared)}"
     for problem in verdict.problems:
         yield f"[red]problem[/red]  {place}: {_several(problem)}"
     for warning in verdict.warnings:

@@ -122,6 +122,7 @@ def _check(part: Fields) -> Check:
         comparison=_comparison(part.part("measured")) if part.has("measured") else None,
         tolerance=_tolerance(part.part("tolerance")),
         error=part.text("error") if part.has("error") else None,
+        compared=part.text("compared") if part.has("compared") else None,
     )
     if check.comparison is None and check.error is None:
         part.refuse("error", "is {}, and there is nothing measured either")

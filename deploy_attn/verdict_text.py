@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from deploy_attn.plain_text import encodable, plain
+
 if TYPE_CHECKING:
     from deploy_attn.jetson.parity import Check
 
@@ -46,6 +48,4 @@ def cell(text: str) -> str:
     """Text of a file for a table: no markup, no command to the terminal, nothing that stdout's encoding lacks."""
     from rich.markup import escape
 
-    shown = text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    encoding = sys.stdout.encoding or "utf-8"
-    return escape(shown.encode(encoding, "backslashreplace").decode(encoding))
+    return escape(encodable(plain(text), sys.stdout.encoding))

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.jetson.noise import larger_map as larger_map
+from deploy_attn.jetson.noise import noise_inputs as noise_inputs
+from deploy_attn.jetson.noise import twice_the_batch as twice_the_batch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,42 +22,11 @@ if TYPE_CHECKING:
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PROJECTION_SEED = 0
+_MAP = 4  # axes
 
 
-def noise_inputs(shape: Shape, seed: int, severe: bool) -> dict[str, FloatArray]:
-    """Inputs of `b c h w`, the same for the same seed everywhere: the first is standard normal noise.
-
-    With `severe`, the same noise with a mean of 20 sigma, up or down, in each
-    channel, and 100 times the noise: sums over such maps and products of such
-    features leave the range of FP16. Without, the noise negated: a network that
-    was traced on the first and chose its way by the data shows that on the second.
-    """
-    import numpy as np
-
-    random = np.random.RandomState(seed)
-    normal = random.standard_normal(shape).astype(np.float32)
-    if not severe:
-        return {"normal": normal, "negated": -normal}
-    means = np.float32(20) * random.choice([-1.0, 1.0], size=(1, shape[1], 1, 1)).astype(np.float32)
-    return {"normal": normal, "far_mean": normal + means, "large": np.float32(100) * normal}
-
-
-def twice_the_batch(x: FloatArray) -> FloatArray:
-    """The batch and its mirror images, for a graph whose batch is open."""
-    import numpy as np
-
-    return np.ascontiguousarray(np.concatenate([x, x[..., ::-1]]))
-
-
-def larger_map(x: FloatArray, rows: int, columns: int) -> FloatArray:
-    """The maps with so many rows and columns more, repeated from their start, for a graph whose size is open."""
-    import numpy as np
-
-    return np.pad(x, ((0, 0), (0, 0), (0, rows), (0, columns)), mode="wrap")
-
-
-def parity_input(file: Path, shape: Shape) -> FloatArray:
-    """Reads a photo or a .npy file as `b c h w` in float32.
+def parity_input(file: Path, shape: tuple[int, ...]) -> FloatArray:
+    """Reads a photo as `b c h w`, or a .npy file of any shape, in float32.
 
     A photo is turned upright (EXIF), converted to RGB, resized to h x w
     (bilinear) and scaled to 0..1. One channel: its luminance; three: RGB; any
@@ -64,30 +36,38 @@ def parity_input(file: Path, shape: Shape) -> FloatArray:
     Raises:
         BadRequest: unreadable file, another shape than asked for, NaN or Inf.
     """
-    if not file.is_file():
-        found = "a folder, not a file" if file.is_dir() else "no such file"
-        raise BadRequest(f"--input {file}: {found}. It takes a PNG or JPEG photo, or a .npy array.")
+    check_is_file(file)
     suffix = file.suffix.lower()
     if suffix == ".npy":
         return _from_npy(file, shape)
     if suffix in PHOTO_SUFFIXES:
         return _from_photo(file, shape)
-    raise BadRequest(f"--input {file}: {suffix or 'no'} suffix; it takes .png, .jpg, .jpeg or .npy.")
+    raise BadRequest(f"--input {file}: {suffix or 'no'} suffix; it takes .png, .jpg, .jpeg, .npy or .npz.")
+
+
+def check_is_file(file: Path) -> None:
+    """Raises BadRequest where there is no file to read an input from."""
+    if not file.is_file():
+        found = "a folder, not a file" if file.is_dir() else "no such file"
+        raise BadRequest(f"--input {file}: {found}. It takes a PNG or JPEG photo, a .npy array, or a .npz archive.")
 
 
 def npy_shape(file: Path) -> Shape | None:
     """The shape `b c h w` of a .npy file (a missing batch is 1), None if the file is another kind."""
     if file.suffix.lower() != ".npy" or not file.is_file():
         return None
-    *batch, channels, height, width = _load_npy(file).shape
+    array = _load_npy(file)
+    if array.ndim not in (3, 4):
+        raise _unfit(file, array)
+    *batch, channels, height, width = array.shape
     return (batch[0] if batch else 1, channels, height, width)
 
 
-def _from_npy(file: Path, shape: Shape) -> FloatArray:
+def _from_npy(file: Path, shape: tuple[int, ...]) -> FloatArray:
     import numpy as np
 
     array = _load_npy(file)
-    if array.ndim == 3:
+    if array.ndim == len(shape) - 1 == _MAP - 1:
         array = array[None]
     if array.shape != shape:
         found, wanted = "x".join(map(str, array.shape)), "x".join(map(str, shape))
@@ -111,18 +91,24 @@ def _load_npy(file: Path) -> np.ndarray[Any, Any]:
             array: np.ndarray[Any, Any] = np.lib.format.read_array(stream, allow_pickle=False)
     except (ValueError, TypeError, OSError, EOFError, MemoryError, tokenize.TokenError) as error:
         raise BadRequest(f"--input {file} cannot be read as a .npy array: {error}.") from error
-    if array.ndim not in (3, 4) or array.dtype.kind not in "fiu" or array.size == 0:
-        raise BadRequest(
-            f"--input {file} holds {array.dtype} of shape {array.shape}; "
-            "it must hold numbers of shape BxCxHxW or CxHxW."
-        )
+    if array.ndim == 0 or array.dtype.kind not in "fiu" or array.size == 0:
+        raise _unfit(file, array)
     return array
 
 
-def _from_photo(file: Path, shape: Shape) -> FloatArray:
+def _unfit(file: Path, array: np.ndarray[Any, Any]) -> BadRequest:
+    return BadRequest(
+        f"--input {file} holds {array.dtype} of shape {array.shape}; it must hold numbers of shape BxCxHxW or CxHxW, "
+        "or of another one that --shape names."
+    )
+
+
+def _from_photo(file: Path, shape: tuple[int, ...]) -> FloatArray:
     import numpy as np
     from PIL import Image, ImageOps
 
+    if len(shape) != _MAP:
+        raise BadRequest(f"--input {file} is a photo, a map of BxCxHxW; the export is of {'x'.join(map(str, shape))}.")
     batch, channels, height, width = shape
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as opened:

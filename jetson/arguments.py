@@ -3,10 +3,12 @@
 import argparse
 import math
 import os
-from typing import NamedTuple, NoReturn, Optional, Sequence
+import sys
+from typing import Any, NamedTuple, NoReturn, Optional, Sequence
 
 from .errors import BadRequest
 from .parity import PRECISIONS
+from .progress import write_line
 
 TENSORRT, TRTEXEC, ONNXRUNTIME = "tensorrt", "trtexec", "onnxruntime"
 ENGINES = (TENSORRT, TRTEXEC, ONNXRUNTIME)
@@ -60,35 +62,14 @@ def parse(arguments: Sequence[str], folder: str) -> Options:
     )
 
 
-def check_output(folder: str) -> None:
-    """Makes the folder of the results, before anything takes time.
-
-    Raises:
-        BadRequest: nothing can be written there.
-    """
-    probe = os.path.join(folder, ".writable-{}".format(os.getpid()))
-    try:
-        if not os.path.isdir(folder):
-            os.makedirs(folder)
-        try:
-            with open(probe, "wb") as stream:
-                stream.write(b"\0" * 4096)  # a full disk takes an empty file
-        finally:
-            if os.path.exists(probe):
-                os.unlink(probe)
-    except OSError as error:
-        raise BadRequest(
-            "Nothing can be written to {}: {}. Make room there, or name another folder with --output.".format(
-                folder, error.strerror or error
-            )
-        ) from error
-
-
 class _Parser(argparse.ArgumentParser):
     """Raises instead of leaving, so that a mistake is answered like any other."""
 
     def error(self, message: str) -> NoReturn:
         raise BadRequest("{}. `python3 run.py --help` shows what is possible.".format(message.rstrip(".")))
+
+    def print_help(self, file: Any = None) -> None:
+        write_line(file or sys.stdout, self.format_help().rstrip("\n"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,6 +107,6 @@ def _seconds(text: str) -> float:
 
 
 def _mebibytes(text: str) -> int:
-    if not (text.isdigit() and 0 < int(text[:9]) <= _MOST_WORKSPACE and len(text) < 9):
+    if not (text.isdecimal() and 0 < int(text[:9]) <= _MOST_WORKSPACE and len(text) < 9):
         raise argparse.ArgumentTypeError("{!r} is not a number of MiB, as 64".format(text))
     return int(text)

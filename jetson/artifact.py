@@ -6,27 +6,43 @@ import json
 import os
 import zipfile
 import zlib
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 import numpy as np
 
 from .errors import BadRequest, DamagedArtifact
+from .thinning import Thinned
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SELF_HASH = "manifest_sha256"
 
+REFERENCE = "reference.npz"
+
 # What numpy, zipfile and zlib raise over a reference.npz that is none.
-_UNREADABLE = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipfile, zlib.error)
+UNREADABLE = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipfile, zlib.error)
+
+
+Expected = Union[np.ndarray, Thinned]
 
 
 class Case:
-    """One parity case: named inputs and the outputs expected of them."""
+    """One parity case: named inputs and the outputs expected of them.
 
-    def __init__(self, name: str, inputs: Dict[str, np.ndarray], outputs: Dict[str, np.ndarray]) -> None:
+    `expected` has every output, `outputs` those of them that are whole, which are all but in a capsule.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Dict[str, np.ndarray],
+        outputs: Dict[str, np.ndarray],
+        expected: Optional[Mapping[str, Expected]] = None,
+    ) -> None:
         self.name = name
         self.inputs = inputs
         self.outputs = outputs
+        self.expected: Mapping[str, Expected] = outputs if expected is None else expected
 
 
 class Artifact:
@@ -49,16 +65,16 @@ class Artifact:
 
         Keys are `CASE/inputs/NAME` and `CASE/outputs/NAME`.
         """
-        file = self.file("reference.npz")
+        file = self.file(REFERENCE)
         try:
-            with io.open(file, "rb") as stream, _npz(stream) as arrays:
+            with io.open(file, "rb") as stream, open_npz(stream) as arrays:
                 return [
                     Case(name, _part(arrays, name, "inputs"), _part(arrays, name, "outputs"))
                     for name in self.manifest["cases"]
                 ]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DamagedArtifact(
-                "reference.npz of {} cannot be read as parity cases: {}. Export it again.".format(self.path, error)
+                "{} of {} cannot be read as parity cases: {}. Export it again.".format(REFERENCE, self.path, error)
             ) from error
 
 
@@ -143,7 +159,7 @@ def _file_damage(path: str, name: str, expected: Any) -> List[str]:
     return []
 
 
-def _npz(stream: Any) -> Any:
+def open_npz(stream: Any) -> Any:
     """An open archive of arrays. The stream stays the caller's, who closes it whatever happens here."""
     if not zipfile.is_zipfile(stream):
         raise ValueError("it is not a zip archive")
@@ -151,12 +167,22 @@ def _npz(stream: Any) -> Any:
     return np.load(stream, allow_pickle=False)
 
 
-def _part(arrays: Any, case: str, part: str) -> Dict[str, np.ndarray]:
-    prefix = "{}/{}/".format(case, part)
+def arrays_of(arrays: Any, prefix: str) -> Dict[str, np.ndarray]:
+    """The arrays of an open archive whose keys begin so, by the rest of their keys.
+
+    Raises:
+        ValueError: an entry is none.
+    """
     found = {key[len(prefix) :]: arrays[key] for key in arrays.files if key.startswith(prefix)}
-    if not found:
-        raise KeyError(prefix)
     for name, array in found.items():
         if not isinstance(array, np.ndarray):
             raise ValueError("{}{} is not an array".format(prefix, name))
+    return found
+
+
+def _part(arrays: Any, case: str, part: str) -> Dict[str, np.ndarray]:
+    prefix = "{}/{}/".format(case, part)
+    found = arrays_of(arrays, prefix)
+    if not found:
+        raise KeyError(prefix)
     return found

@@ -19,12 +19,13 @@ PLAN = "precision_plan.json"
 
 
 class Job(NamedTuple):
-    """A capsule that holds, what was asked, what the board is, and where to say what happens."""
+    """A capsule that holds, what was asked, what the board is, where to say what happens, and the board's `/`."""
 
     capsule: Capsule
     options: Options
     board: Any
     log: Log
+    root: str
 
     def graph(self, precision: str) -> Optional[str]:
         """The capsule's graph file of a precision; None where it has none."""

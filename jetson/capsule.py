@@ -7,13 +7,25 @@ import os
 import stat
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
-from .artifact import MANIFEST, SCHEMA_VERSION, SELF_HASH, Artifact, file_sha256, manifest_sha256, read_manifest
+from .artifact import (
+    MANIFEST,
+    REFERENCE,
+    SCHEMA_VERSION,
+    SELF_HASH,
+    UNREADABLE,
+    Artifact,
+    Case,
+    file_sha256,
+    manifest_sha256,
+    read_manifest,
+)
 from .errors import BadRequest, DamagedArtifact
+from .reference import unpack as cases_of
 
 CAPSULE = "capsule.json"
 CAPSULE_SCHEMA = 1
 OWN_HASH = "own_sha256"
-ARTIFACT, SOURCES, LAUNCHER, REFERENCE = "artifact", "jetson", "run.py", "reference.npz"
+ARTIFACT, SOURCES, LAUNCHER = "artifact", "jetson", "run.py"
 
 _REMEDY = "Unpack the archive again, or write it again with `deploy-attn bundle`."
 _MOST_DAMAGE = 20  # lines shown
@@ -21,6 +33,30 @@ _MOST_DAMAGE = 20  # lines shown
 
 class DamagedCapsule(BadRequest):
     """The folder is not what was bundled, so nothing of it was run."""
+
+
+class BundledArtifact(Artifact):
+    """An artifact inside a capsule: its manifest as it was, its reference as the capsule has it."""
+
+    def __init__(self, capsule: str, manifest: Dict[str, Any], reference: Mapping[str, Any]) -> None:
+        super().__init__(os.path.join(capsule, ARTIFACT), manifest)
+        self._reference = reference
+        self._file = os.path.join(capsule, REFERENCE)
+
+    def cases(self) -> List[Case]:
+        """The parity cases, in the manifest's order, with large outputs thinned.
+
+        Raises:
+            BadRequest: this numpy does not make the inputs that were bundled.
+            DamagedCapsule: no bundle would have written such a reference.
+        """
+        try:
+            with io.open(self._file, "rb") as stream:
+                return cases_of(stream, self._reference, self.manifest["cases"])
+        except UNREADABLE + (TypeError, AttributeError, IndexError) as error:
+            raise DamagedCapsule(
+                "{} cannot be read as parity cases: {!r}. {}".format(self._file, error, _REMEDY)
+            ) from error
 
 
 class Capsule(NamedTuple):
@@ -133,7 +169,7 @@ def _malformed(listed: Mapping[str, Any]) -> Optional[str]:
         return "names no target"
     if not isinstance(target["facts"], dict):
         return "holds no facts of its target"
-    for key in ("profile", "left_out"):
+    for key in ("profile", "left_out", "reference"):
         if not isinstance(listed.get(key) or {}, dict):
             return "{!r} is not an object".format(key)
     missing = [key for key in ("name", "deploy_attn") if key not in listed]
@@ -181,9 +217,8 @@ def _damaged(folder: str, damage: List[str]) -> DamagedCapsule:
 
 def _artifact(folder: str, listed: Mapping[str, Any]) -> Artifact:
     """The artifact that is inside; its manifest vouches for the same files as the capsule does."""
-    path = os.path.join(folder, ARTIFACT)
     try:
-        manifest = read_manifest(path)
+        manifest = read_manifest(os.path.join(folder, ARTIFACT))
     except DamagedArtifact as error:
         raise _damaged(folder, [str(error)]) from error
     files = manifest.get("files")
@@ -203,9 +238,9 @@ def _artifact(folder: str, listed: Mapping[str, Any]) -> Artifact:
     ]
     if damage:
         raise _damaged(folder, damage)
-    if REFERENCE not in here or not manifest.get("cases"):
+    if REFERENCE not in listed["files"] or not listed.get("reference") or not manifest.get("cases"):
         raise BadRequest(
             "The capsule {} has no reference ({} with parity cases), without which nothing can be compared. Export "
             "the artifact again and bundle it.".format(folder, REFERENCE)
         )
-    return Artifact(path, dict(manifest, files=here))
+    return BundledArtifact(folder, dict(manifest, files=here), listed["reference"])

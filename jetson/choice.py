@@ -31,7 +31,7 @@ def _without_module(job: Job) -> Tuple[Backend, List[str]]:
     from .trtexec import find
 
     try:
-        tool = find()
+        tool = find(job.root)
     except BadRequest as error:
         raise BadRequest(
             "None of the engines {} can be used. tensorrt: {} has no module of that name. trtexec: {} onnxruntime: it "

@@ -7,6 +7,7 @@ prints is read, it gets no input, and the file is a new one in a folder of ours.
 
 import atexit
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -17,11 +18,13 @@ import threading
 from typing import Any, Callable, Dict, List, Optional
 
 from . import frequencies
-from .errors import BadRequest, DeployAttnError
+from .errors import BadRequest
 from .programs import ProgramFailed, find_program, run_program
+from .progress import is_free
 from .system_files import SystemFiles, Unreadable
 
 _SECONDS = 30.0
+_INSTEAD = "Run `sudo jetson_clocks` yourself before and leave --pin-clocks out."
 # What ends a run from outside: a service that stops it, and an SSH connection that is lost.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _DEFERRED = (signal.SIGINT,) + _ENDING
@@ -48,18 +51,20 @@ class PinnedClocks:
         self._before: Dict[str, int] = {}
         self._stored: Optional[str] = None
         self._is_pinned = False
+        self._turn: Any = None
         self._handlers: Dict[int, Any] = {}
 
     def __enter__(self) -> "PinnedClocks":
-        """Raises BadRequest without root or jetson_clocks, DeployAttnError where it fails."""
+        """Raises BadRequest without root or jetson_clocks, where it fails, and where another run holds the clocks."""
         self._check()
+        self._take_turn()
         self._before = _lower_limits(self._files)
         atexit.register(self._restore)  # between here and the first line of the block there is no other way out
         self._handlers = _take_over()
         try:
             self._store()
             self._is_pinned = True
-            self._run("pin the clocks", [])
+            self._pin()
         except BaseException:
             self._finish()
             raise
@@ -82,37 +87,58 @@ class PinnedClocks:
                 "or run `sudo jetson_clocks` before and leave --pin-clocks out."
             )
 
+    def _take_turn(self) -> None:
+        """Two that pin at once would each restore what the other had set: the second is refused."""
+        self._turn = io.open(self._program or "", "rb")  # noqa: SIM115 - closed when the clocks are as before
+        if not is_free(self._turn.fileno()):
+            self._turn.close()
+            raise BadRequest(
+                "Another run with --pin-clocks is at work on this board. Wait until it has ended, or end it."
+            )
+
     def _store(self) -> None:
         folder = tempfile.mkdtemp(prefix="deploy-attn-clocks-", dir=_without_blanks(tempfile.gettempdir()))
         self._stored = os.path.join(folder, "clocks.conf")
-        self._run("store the clocks", ["--store", self._stored])
-        if not os.path.isfile(self._stored) or os.path.getsize(self._stored) == 0:
-            raise DeployAttnError(
-                "jetson_clocks stored nothing, so the clocks could not be restored. None was changed."
-            )
+        failure = self._failure("store the clocks", ["--store", self._stored])
+        if failure is None and not (os.path.isfile(self._stored) and os.path.getsize(self._stored)):
+            failure = "jetson_clocks stored nothing, so the clocks could not be restored"
+        if failure is not None:
+            raise BadRequest("--pin-clocks was asked for. {}. None was changed. {}".format(failure, _INSTEAD))
         self._tell(
             "Clocks are pinned until the end of this run. If it is killed: `sudo jetson_clocks --restore {}`, or "
             "reboot.".format(self._stored)
         )
 
-    def _run(self, what: str, arguments: List[str]) -> None:
+    def _pin(self) -> None:
+        failure = self._failure("pin the clocks", [])
+        with contextlib.suppress(Unreadable):  # then the warnings say that it is not known
+            gpu = frequencies.gpu_frequency(self._files)
+            if failure is None and gpu.minimum < gpu.maximum:
+                failure = "jetson_clocks says that it pinned the clocks, and the GPU may still fall to {} MHz".format(
+                    gpu.minimum // 1000000
+                )
+        if failure is not None:
+            raise BadRequest("--pin-clocks was asked for. {}. {}".format(failure, _INSTEAD))
+
+    def _failure(self, what: str, arguments: List[str]) -> Optional[str]:
+        """Runs jetson_clocks; None, or how it failed, without a full stop."""
         command = [self._program or "jetson_clocks"] + arguments
         try:
             done = run_program(command, _SECONDS)
         except ProgramFailed as error:
-            raise DeployAttnError("jetson_clocks could not {}: {}.".format(what, error)) from error
+            return "jetson_clocks could not {}: {}".format(what, error)
         wrong = re.findall(r"^.*\bError\b.*$", done.output, re.MULTILINE)
-        if done.code != 0 or wrong:
-            said = (wrong or done.output.strip().splitlines()[-1:] or ["nothing"])[0].strip()
-            raise DeployAttnError(
-                "jetson_clocks could not {}: exit code {}, it said {!r}.".format(what, done.code, said[:160])
-            )
+        if done.code == 0 and not wrong:
+            return None
+        said = (wrong or done.output.strip().splitlines()[-1:] or ["nothing"])[0].strip()
+        return "jetson_clocks could not {}: exit code {}, it said {!r}".format(what, done.code, said[:160])
 
     def _finish(self) -> List[int]:
         """Restores, and gives the signals back. Those that came meanwhile."""
         try:
             return self._restore()
         finally:
+            self._turn.close()
             atexit.unregister(self._restore)
             _give_back(self._handlers)
             self._handlers = {}
@@ -135,10 +161,9 @@ class PinnedClocks:
     def _restored(self) -> Optional[str]:
         """None, or what went wrong and what to do."""
         todo = "Run `sudo jetson_clocks --restore {}`, or reboot.".format(self._stored)
-        try:
-            self._run("restore the clocks", ["--restore", self._stored or ""])
-        except DeployAttnError as error:
-            return "The clocks may still be pinned. {} {}".format(error, todo)
+        failure = self._failure("restore the clocks", ["--restore", self._stored or ""])
+        if failure is not None:
+            return "The clocks may still be pinned. {}. {}".format(failure, todo)
         now = _lower_limits(self._files)
         changed = sorted(name for name in self._before if now.get(name) != self._before[name])
         if changed:

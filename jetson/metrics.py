@@ -18,13 +18,16 @@ class Comparison(NamedTuple):
     non_finite: int
 
 
-def compare(actual: np.ndarray, expected: np.ndarray) -> Comparison:
+def compare(actual: np.ndarray, expected: np.ndarray, rms: Optional[float] = None) -> Comparison:
     """Compares two arrays of one shape, in float64.
 
     `rms_relative` is ||actual - expected|| / ||expected||. `worst_relative` is
     the largest single error over max(rms(expected), |expected there|), so that
     one wrong element cannot hide in a large map. With any NaN or Inf in
     `actual` the four measures are NaN and the index is that of the first one.
+
+    Args:
+        rms: rms(expected) where these are a part of a larger array.
 
     Raises:
         ValueError: the shapes differ.
@@ -37,10 +40,10 @@ def compare(actual: np.ndarray, expected: np.ndarray) -> Comparison:
     want = np.asarray(expected, dtype=np.float64)
     bad = ~np.isfinite(got)
     if bad.any():
-        return _non_finite(got, want, bad)
+        return non_finite(got, bad, float(want[_index(bad)]))
     error = np.abs(got - want)
     norm = float(np.linalg.norm(want.ravel()))
-    scale = np.maximum(np.abs(want), norm / max(want.size, 1) ** 0.5)
+    scale = np.maximum(np.abs(want), norm / want.size**0.5 if rms is None else rms)
     relative = _ratio(error, scale)
     worst = _index(relative)
     return Comparison(
@@ -64,6 +67,22 @@ def within(comparison: Comparison, rms_tolerance: float, worst_tolerance: float)
     )
 
 
+def non_finite(actual: np.ndarray, bad: np.ndarray, expected: float) -> Comparison:
+    """The comparison of an array with NaN or Inf where `bad` says so; `expected` belongs to the first of them."""
+    first = _index(bad)
+    nan = float("nan")
+    return Comparison(
+        max_abs=nan,
+        rms_relative=nan,
+        cosine=nan,
+        worst_relative=nan,
+        worst_index=first,
+        worst_expected=expected,
+        worst_actual=float(actual[first]),
+        non_finite=int(bad.sum()),
+    )
+
+
 def as_dict(comparison: Comparison) -> Dict[str, object]:
     """The comparison as JSON can hold it: a number that is not finite is null."""
     fields: Dict[str, object] = {}
@@ -76,21 +95,6 @@ def as_dict(comparison: Comparison) -> Dict[str, object]:
 def finite_or_none(value: float) -> Optional[float]:
     """A number as JSON can hold it: it has no name for what is not finite."""
     return value if np.isfinite(value) else None
-
-
-def _non_finite(got: np.ndarray, want: np.ndarray, bad: np.ndarray) -> Comparison:
-    first = _index(bad)
-    nan = float("nan")
-    return Comparison(
-        max_abs=nan,
-        rms_relative=nan,
-        cosine=nan,
-        worst_relative=nan,
-        worst_index=first,
-        worst_expected=float(want[first]),
-        worst_actual=float(got[first]),
-        non_finite=int(bad.sum()),
-    )
 
 
 def _index(array: np.ndarray) -> Tuple[int, ...]:

@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tup
 import numpy as np
 
 from .errors import BadRequest, DeployAttnError, first_line
+from .tensors import Tensor
 
 _OLDEST_NUMPY = (1, 16, 6)  # of the oldest onnxruntime for Python 3.6 that reads opset 13
 _PROVIDER = "CPUExecutionProvider"
@@ -49,17 +50,6 @@ class Installed(NamedTuple):
     folder: str
     version: str
     numpy: str
-
-
-class Tensor(NamedTuple):
-    """An input or output of a graph; an axis of None is open. `dtype` is numpy's name.
-
-    TensorRT's has the same fields; to import it from there takes longer than to start onnxruntime.
-    """
-
-    name: str
-    dtype: str
-    shape: Tuple[Optional[int], ...]
 
 
 class OrtEngine:
@@ -142,15 +132,8 @@ class OrtEngine:
             raise BadRequest("The graph takes inputs {}, got {}.".format(expected, sorted(feeds)))
         for tensor in self.inputs:
             array = feeds[tensor.name]
-            fits = len(array.shape) == len(tensor.shape) and all(
-                want in (None, got) for want, got in zip(tensor.shape, array.shape)
-            )
-            if not fits or array.dtype != tensor.dtype:
-                raise BadRequest(
-                    "Input {!r} takes {} of shape {}, got {} of shape {}.".format(
-                        tensor.name, tensor.dtype, _text(tensor.shape), array.dtype, _text(array.shape)
-                    )
-                )
+            if not tensor.takes(array.shape) or array.dtype != tensor.dtype:
+                raise BadRequest(tensor.mismatch(array))
 
 
 def import_onnxruntime() -> Any:
@@ -275,7 +258,3 @@ def _tensor(node: Any) -> Tensor:
     names = dict(_DTYPES)
     shape = tuple(extent if isinstance(extent, int) else None for extent in node.shape)
     return Tensor(node.name, names.get(node.type, node.type), shape)
-
-
-def _text(shape: Tuple[Optional[int], ...]) -> str:
-    return "x".join("?" if extent is None else str(extent) for extent in shape) or "scalar"

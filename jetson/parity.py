@@ -5,9 +5,10 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 import numpy as np
 
-from .artifact import Artifact, Case
+from .artifact import Artifact, Case, Expected
 from .errors import DamagedArtifact, first_line
 from .metrics import Comparison, as_dict, compare, within
+from .thinning import Thinned, compare_thinned
 
 Infer = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 OwnErrors = Mapping[str, Mapping[str, Mapping[str, float]]]  # of the module in FP32, by case and output
@@ -39,7 +40,7 @@ def is_widened(tolerance: Tolerance) -> bool:
 
 
 class Check(NamedTuple):
-    """One graph, one way of running it, one case, one output."""
+    """One graph, one way of running it, one case, one output; `compared` says over what it was measured."""
 
     graph: str
     precision: str
@@ -49,6 +50,7 @@ class Check(NamedTuple):
     comparison: Optional[Comparison]
     tolerance: Tolerance
     error: Optional[str] = None
+    compared: Optional[str] = None
 
     @property
     def passed(self) -> bool:
@@ -66,6 +68,7 @@ class Check(NamedTuple):
             "output": self.output,
             "passed": self.passed,
             "error": self.error,
+            "compared": self.compared,
             "measured": None if self.comparison is None else as_dict(self.comparison),
             "tolerance": dict(self.tolerance._asdict()),
         }
@@ -134,9 +137,9 @@ def refused(blank: Check, error: BaseException) -> Check:
 
 def _case_checks(infer: Infer, case: Case, blank: Check, own_errors: OwnErrors) -> Iterator[Check]:
     outputs = infer(case.inputs)
-    for name in case.outputs:
-        own_error = own_errors.get(case.name, {}).get(name, {})
-        yield _compared(_fitted(blank, own_error), case, name, outputs)
+    for name, expected in case.expected.items():
+        check = _fitted(blank._replace(case=case.name, output=name), own_errors.get(case.name, {}).get(name, {}))
+        yield _compared(check, outputs.get(name), expected)
 
 
 def _fitted(blank: Check, own_error: Mapping[str, float]) -> Check:
@@ -146,13 +149,16 @@ def _fitted(blank: Check, own_error: Mapping[str, float]) -> Check:
     return blank._replace(tolerance=fp32_tolerance(blank.tolerance, rms, worst))
 
 
-def _compared(blank: Check, case: Case, name: str, outputs: Mapping[str, np.ndarray]) -> Check:
-    check = blank._replace(case=case.name, output=name)
-    if name not in outputs:
+def _compared(check: Check, actual: Optional[np.ndarray], expected: Expected) -> Check:
+    if actual is None:
         return check._replace(error="the graph has no such output")
-    if outputs[name].shape != case.outputs[name].shape:
-        return check._replace(error="shape {} instead of {}".format(outputs[name].shape, case.outputs[name].shape))
-    return check._replace(comparison=compare(outputs[name], case.outputs[name]))
+    if actual.shape != expected.shape:
+        return check._replace(error="shape {} instead of {}".format(actual.shape, expected.shape))
+    if isinstance(expected, Thinned):
+        comparison, compared = compare_thinned(actual, expected, check.tolerance.worst_relative)
+    else:
+        comparison, compared = compare(actual, expected), "all {:,} elements".format(actual.size)
+    return check._replace(comparison=comparison, compared=compared)
 
 
 def _is_tolerance(fields: object) -> bool:

@@ -1,6 +1,7 @@
 """What a run says while it works: lines on stderr, and the same with more in run.log; stdout is kept for the result."""
 
 import contextlib
+import fcntl
 import io
 import os
 import signal
@@ -8,6 +9,8 @@ import sys
 import time
 from types import TracebackType
 from typing import Any, Iterator, Mapping, Optional, Type
+
+from .errors import BadRequest
 
 LOG = "run.log"
 
@@ -24,11 +27,22 @@ class Stopped(BaseException):
 
 
 class Log:
-    """Says what happens, with the seconds since the start: a context manager over run.log in a folder."""
+    """Says what happens, with the seconds since the start: a context manager over run.log in a folder.
+
+    Raises:
+        BadRequest: another run writes to it.
+    """
 
     def __init__(self, folder: str) -> None:
         path = os.path.join(folder, LOG)
-        self._file = io.open(path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed at the end
+        self._file = io.open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed at the end
+        if not is_free(self._file.fileno()):
+            self._file.close()
+            raise BadRequest(
+                "Another run is at work in {}, and two at once would spoil each other's times. Wait until it has "
+                "ended, or end it.".format(folder)
+            )
+        self._file.truncate(0)
         self._started = time.monotonic()
 
     def __enter__(self) -> "Log":
@@ -64,14 +78,35 @@ class Log:
             self.keep(line)
 
 
+def is_free(descriptor: int) -> bool:
+    """Takes an open file for this process until it ends or closes it; whether no other process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
 def write_line(stream: Any, line: str) -> None:
     """A line on a stream whose encoding may be ASCII, as Python 3.6's is in a bare locale."""
     if stream is None:  # it was closed before Python began
         return
     encoding = getattr(stream, "encoding", None) or "ascii"
-    with contextlib.suppress(OSError, ValueError):  # the reader left, or there is no stream
+    try:
         stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
+    except (OSError, ValueError):  # the reader left, or there is no stream
+        _abandon(stream)
+
+
+def _abandon(stream: Any) -> None:
+    """What it still holds goes nowhere: Python would try again at its end, fail, and make the exit code 120."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -108,7 +143,7 @@ def signals_raise() -> Iterator[None]:
     before = {}
     for name in _ENDING:
         number = getattr(signal, name, None)
-        if number is not None:
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
             before[number] = signal.signal(number, leave)
     try:
         yield

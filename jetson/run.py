@@ -5,31 +5,30 @@ the engine, build, compare, time, measure power, write the verdict.
 """
 
 import contextlib
-import errno
 import sys
 import time
 from typing import Any, Dict, Sequence, Tuple
 
 from . import board as boards
 from . import conditions
-from .arguments import Options, check_output, parse
+from .arguments import Options, parse
 from .artifact import Case
 from .backend import Backend, Job, Loaded
 from .capsule import open_capsule
 from .choice import choose, precisions_of
 from .errors import BadRequest, DeployAttnError
 from .findings import Findings, blank_check, own_errors
+from .output_folder import cannot_write, check_output
 from .parity import check_manifest, checks_of
 from .progress import Log, Stopped, signals_raise, stdout_kept, write_line
 from .sensors import Sensors
 from .verdict import BoardVerdict, remove_verdict, text_of, write_verdict
 
 _INTERRUPTED = 130
-_FILE_SYSTEM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM))
 
 
-def main(arguments: Sequence[str], folder: str) -> int:
-    """Runs the capsule in a folder; the exit code.
+def main(arguments: Sequence[str], folder: str, root: str = "/") -> int:
+    """Runs the capsule in a folder; the exit code. `root` stands for `/`, for a tree that was recorded on a board.
 
     0: every check holds. 1: one does not, or an engine could not be built. 2:
     it could not be run as asked. 130: Ctrl-C.
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str], folder: str) -> int:
     with stdout_kept() as stdout:
         try:
             with signals_raise():
-                verdict = run(options, folder)
+                verdict = run(options, folder, root)
         except DeployAttnError as error:
             return _refuse(stdout, str(error), error.exit_code, as_json)
         except KeyboardInterrupt:
@@ -54,35 +53,36 @@ def main(arguments: Sequence[str], folder: str) -> int:
         except MemoryError:
             return _refuse(stdout, "Not enough memory. End other programs, or add swap.", 1, as_json)
         except OSError as error:
-            if error.errno not in _FILE_SYSTEM:
+            message = cannot_write(error)
+            if message is None:
                 raise
-            return _refuse(stdout, _file_system_message(error), BadRequest.exit_code, as_json)
+            return _refuse(stdout, message, BadRequest.exit_code, as_json)
         write_line(stdout, text_of(verdict.as_dict()).rstrip("\n") if as_json else _for_a_person(verdict))
         return 0 if verdict.passed else 1
 
 
-def run(options: Options, folder: str) -> BoardVerdict:
+def run(options: Options, folder: str, root: str = "/") -> BoardVerdict:
     """Does everything, writes verdict.json, and returns what it holds.
 
     Raises:
         DeployAttnError: it could not be run; there is no verdict then.
     """
     check_output(options.output)
-    remove_verdict(options.output)
     with Log(options.output) as log:
+        remove_verdict(options.output)
         began = time.monotonic()
         capsule = open_capsule(folder)
         check_manifest(capsule.artifact)
         log.say("capsule {} for {}: every file is as it was bundled".format(capsule.name, capsule.target))
-        clocks = _pinned_clocks(log) if options.pin_clocks else None
+        clocks = _pinned_clocks(log, root) if options.pin_clocks else None
         with contextlib.ExitStack() as held:
             if clocks is not None:
                 held.enter_context(clocks)
-            board, sensors = boards.look(), Sensors()
+            board, sensors = boards.look(root), Sensors(root)
             log.say(_board_line(board))
-            verdict = _examined(Job(capsule, options, board, log), sensors, began)
+            verdict = _examined(Job(capsule, options, board, log, root), sensors, began)
         if clocks is not None and clocks.problem is not None:
-            verdict = verdict._replace(warnings=verdict.warnings + (clocks.problem,))
+            verdict = verdict._replace(problems=verdict.problems + (clocks.problem,))
         log.say("{}: {}".format("PASS" if verdict.passed else "FAIL", write_verdict(options.output, verdict)))
     return verdict
 
@@ -152,10 +152,10 @@ def _compare(loaded: Loaded, precision: str, job: Job, cases: Sequence[Case], fo
 # What follows is imported where it is used: the first result comes sooner without it.
 
 
-def _pinned_clocks(log: Log) -> Any:
+def _pinned_clocks(log: Log, root: str) -> Any:
     from .clocks import PinnedClocks
 
-    return PinnedClocks(log.say)
+    return PinnedClocks(log.say, root)
 
 
 def _measured(loaded: Loaded, case: Case, job: Job, sensors: Sensors) -> Tuple[Dict[str, Any], Dict[str, Any]]:
@@ -187,12 +187,6 @@ def _board_line(board: boards.Board) -> str:
     if board.clocks_pinned is not None:
         parts.append("clocks pinned" if board.clocks_pinned else "clocks not pinned")
     return ", ".join(parts + ["Python {}".format(board.python)])
-
-
-def _file_system_message(error: OSError) -> str:
-    hint = "Make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Give permission"
-    where = error.filename or "the folder of the results"
-    return "{} cannot be written: {}. {}, or name another folder with --output.".format(where, error.strerror, hint)
 
 
 def _refuse(stdout: Any, message: str, exit_code: int, as_json: bool) -> int:

@@ -14,6 +14,7 @@ def summary(verdict: BoardVerdict) -> str:
     if verdict.checks:
         lines += check_table(verdict.checks) + [""]
     lines += _reasons(verdict)
+    lines += ["compared: {}".format(text) for text in sorted({one.compared for one in verdict.checks if one.compared})]
     lines += [failure(check) for check in verdict.checks if not check.passed]
     for precision in verdict.timing:
         lines += timing_lines(precision, verdict.timing[precision])

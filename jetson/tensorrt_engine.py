@@ -5,13 +5,14 @@ Names, types and sizes come from the engine, never from the ONNX file: before
 """
 
 from contextlib import ExitStack
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from .cudart import Cudart, DeviceBuffer, Stream
 from .errors import BadRequest, DeployAttnError
 from .tensorrt_module import init_plugins, make_logger, title, version
+from .tensors import Tensor, shape_text
 
 _PROFILE = 0
 # TensorRT's own `nptype` fails for BOOL on numpy >= 1.24 before 8.5, and for what numpy lacks.
@@ -28,14 +29,6 @@ _SERIOUS = ("ERROR", "INTERNAL_ERROR")
 _MOST_MESSAGES = 4
 
 _Shape = Tuple[int, ...]
-
-
-class Tensor(NamedTuple):
-    """An input or output of an engine; an axis of None is open. `dtype` is numpy's name."""
-
-    name: str
-    dtype: str
-    shape: Tuple[Optional[int], ...]
 
 
 class TensorRtEngine:
@@ -132,7 +125,7 @@ class TensorRtEngine:
             if None in tensor.shape and not self._io.set_shape(tensor.name, arrays[tensor.name].shape):
                 raise BadRequest(
                     "TensorRT refuses shape {} for input {!r}{}.".format(
-                        _text(arrays[tensor.name].shape), tensor.name, self._said()
+                        shape_text(arrays[tensor.name].shape), tensor.name, self._said()
                     )
                 )
         for name, array in arrays.items():
@@ -237,12 +230,8 @@ class TensorRtEngine:
         arrays = {}
         for tensor in self.inputs:
             array = np.require(self.narrowed(tensor.name, feeds[tensor.name]), requirements=["C"])
-            if array.dtype != tensor.dtype or not _fits(array.shape, tensor.shape):
-                raise BadRequest(
-                    "Input {!r} takes {} of shape {}, got {} of shape {}.".format(
-                        tensor.name, tensor.dtype, _text(tensor.shape), feeds[tensor.name].dtype, _text(array.shape)
-                    )
-                )
+            if array.dtype != tensor.dtype or not tensor.takes(array.shape):
+                raise BadRequest(tensor.mismatch(feeds[tensor.name]))
             if None in tensor.shape:
                 self._check_range(tensor.name, array.shape)
             arrays[tensor.name] = array
@@ -253,7 +242,7 @@ class TensorRtEngine:
         if not all(low <= extent <= high for low, extent, high in zip(lowest, shape, highest)):
             raise BadRequest(
                 "Input {!r} is {}; the engine was built for {} to {}. Keep to that range, or build it with a profile "
-                "that covers more.".format(name, _text(shape), _text(lowest), _text(highest))
+                "that covers more.".format(name, shape_text(shape), shape_text(lowest), shape_text(highest))
             )
 
     def _placed(self, tensor: Tensor) -> Any:
@@ -267,7 +256,7 @@ class TensorRtEngine:
         if not hasattr(self._trt, "IOutputAllocator"):
             raise BadRequest(
                 "The size of output {!r} depends on values ({}), which takes TensorRT 8.5 or newer. Export the graph "
-                "with an output of fixed size.".format(tensor.name, _text(tensor.shape))
+                "with an output of fixed size.".format(tensor.name, shape_text(tensor.shape))
             )
         place = _GrowingOutput(tensor.name, self._memory)
         self._io.set_allocator(tensor.name, _allocator(self._trt, place))
@@ -443,11 +432,3 @@ def _choose_profile(context: Any, stream: Stream) -> None:
     if context.active_optimization_profile != _PROFILE:
         context.set_optimization_profile_async(_PROFILE, stream.handle)
         stream.synchronize()
-
-
-def _fits(shape: _Shape, wanted: Tuple[Optional[int], ...]) -> bool:
-    return len(shape) == len(wanted) and all(want in (None, got) for want, got in zip(wanted, shape))
-
-
-def _text(shape: Sequence[Optional[int]]) -> str:
-    return "x".join("?" if extent is None else str(extent) for extent in shape) or "scalar"

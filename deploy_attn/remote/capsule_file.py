@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy_attn.jetson.artifact import read_manifest
-from deploy_attn.jetson.capsule import open_capsule, unpack
+from deploy_attn.jetson.capsule import CAPSULE, open_capsule, unpack
 from deploy_attn.jetson.errors import BadRequest
 
 _SPARE = 1.5  # what unpacked files and the engine beside them take, as a share of the files
@@ -46,6 +46,8 @@ def capsule_file(path: Path, target: str | None) -> CapsuleFile:
         BadRequest: neither, a damaged capsule, or an artifact that cannot be bundled for the target.
         DamagedArtifact, DeployAttnError: as `bundle` does.
     """
+    if (path / CAPSULE).is_file():
+        raise BadRequest(f"{path} is an unpacked capsule. Name its archive, or the artifact's folder.")
     with tempfile.TemporaryDirectory(prefix="deploy-attn-") as folder:
         if path.is_dir():
             return _read(_bundled(path, target, Path(folder)), folder)
@@ -70,12 +72,19 @@ def _bundled(path: Path, target: str | None, folder: Path) -> Path:
 def _read(archive: Path, scratch: str) -> CapsuleFile:
     """Unpacks a copy and checks every hash, so that no board is bothered with a damaged capsule."""
     try:
-        content = archive.read_bytes()
+        seen = _state(archive)
         folder = unpack(str(archive), scratch)
-        if archive.read_bytes() != content:
+        content = archive.read_bytes()
+        if _state(archive) != seen:
             raise BadRequest(f"{archive} changed while it was read. Run it again.")
     except OSError as error:
         raise BadRequest(f"{archive} cannot be read: {error.strerror or error}.") from error
     capsule = open_capsule(folder)
     size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     return CapsuleFile(archive.name, capsule.target, int(size * _SPARE), content)
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    """What changes when a file is written or replaced."""
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns

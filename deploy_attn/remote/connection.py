@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deploy_attn.jetson.errors import BadRequest, first_line
 from deploy_attn.remote.address import Address, parse_address
 from deploy_attn.remote.host_keys import HostKeyCheck, known_hosts_files
+from deploy_attn.remote.key_files import KeyFiles, key_files
 
 if TYPE_CHECKING:
     from asyncssh import SSHClientConnection, SSHClientConnectionOptions, SSHKey
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS, _LOGIN_SECONDS = 15, 30
 # A board that builds an engine may swap for a while and answer nothing.
 _ALIVE_SECONDS, _ALIVE_COUNT = 15, 8
-_DEFAULT_KEYS = ("id_ed25519_sk", "id_ecdsa_sk", "id_ed25519", "id_ecdsa", "id_rsa")
 
 
 def check_installed() -> None:
@@ -43,7 +43,7 @@ class _Login:
     options: SSHClientConnectionOptions
     config: Path | None
     check: HostKeyCheck
-    keys: tuple[str, ...]
+    keys: KeyFiles
 
     @property
     def jumps(self) -> tuple[Address, ...]:
@@ -83,7 +83,7 @@ async def _closing(connection: SSHClientConnection) -> AsyncIterator[SSHClientCo
 
 
 def _login(address: Address) -> _Login:
-    """Reads ~/.ssh/config for a host; no key is loaded yet."""
+    """Reads ~/.ssh/config for a host, and looks at the keys for it."""
     import asyncssh
 
     file = Path("~/.ssh/config").expanduser()
@@ -102,10 +102,8 @@ def _login(address: Address) -> _Login:
     said = options.config.get
     name = options.host_key_alias or options.host
     files = known_hosts_files(said("UserKnownHostsFile"), said("GlobalKnownHostsFile"))
-    identities = said("IdentityFile")
-    given = [os.path.expanduser(str(key)) for key in identities if key] if isinstance(identities, list) else []
     check = HostKeyCheck(address, name, options.port, files)
-    return _Login(options, config, check, tuple(filter(os.path.isfile, given)))
+    return _Login(options, config, check, key_files(said))
 
 
 async def _connect(login: _Login, tunnel: SSHClientConnection | None) -> SSHClientConnection:
@@ -155,7 +153,7 @@ def _arguments(login: _Login) -> dict[str, Any]:
         "username": () if address.user is None else address.user,
         "config": [str(login.config)] if login.config else [],
         "known_hosts": login.check.look_up(),
-        "client_keys": list(login.keys) or (),
+        "client_keys": login.keys.offered(),
         "ignore_encrypted": True,
         "password_auth": False,
         "kbdint_auth": False,
@@ -173,29 +171,11 @@ def _arguments(login: _Login) -> dict[str, Any]:
 
 
 def _denied(login: _Login) -> str:
-    tried = login.keys or tuple(filter(os.path.isfile, (os.path.expanduser(f"~/.ssh/{key}") for key in _DEFAULT_KEYS)))
-    locked = [key for key in tried if _is_locked(key)]
-    agent = "ssh-agent was asked too" if os.environ.get("SSH_AUTH_SOCK") else "no ssh-agent is running"
-    keys = ", ".join(key for key in tried if key not in locked) or "none"
-    unlock = f" {' and '.join(locked)} needs a passphrase: `ssh-add {locked[0]}` first." if locked else ""
     place = f"{login.options.username}@{login.check.address.host}"
     return (
-        f"the host refuses the login of {login.options.username} with a key. Key files tried: {keys}; {agent}."
-        f"{unlock} Put a key on the board with `ssh-copy-id{login.check.port_flag} {place}`; passwords "
-        "are neither asked for nor sent."
+        f"the host refuses the login of {login.options.username} with a key. {login.keys.told()} Put a key on the "
+        f"board with `ssh-copy-id{login.check.port_flag} {place}`; passwords are neither asked for nor sent."
     )
-
-
-def _is_locked(file: str) -> bool:
-    import asyncssh
-
-    try:
-        asyncssh.read_private_key(file)
-    except asyncssh.KeyImportError as error:
-        return str(error).startswith("Passphrase")
-    except (OSError, ValueError):
-        return False
-    return False
 
 
 def _unreachable(login: _Login, error: BaseException) -> str:

@@ -211,7 +211,7 @@ class _Talk:
                 self._stray.take(line)  # what a login shell prints
                 continue
             try:
-                message = json.loads(line[len(MARK) :])
+                message = json.loads(line[len(MARK) :].decode("utf-8", "replace"))
             except (ValueError, RecursionError):
                 message = None
             if not isinstance(message, dict):

@@ -147,17 +147,21 @@ async def _on_one(
 
 
 def _kept(address: Address, ended: Ended, outcome: Outcome, folder: Path, options: RemoteOptions) -> HostReport:
-    """Writes what came back beside the artifact."""
+    """Writes what came back beside the artifact. A verdict that cannot be kept is told all the same."""
     end = f"{address.label}-{outcome.engine or options.engine or 'no-engine'}"
+    exit_code, problem = outcome.exit_code, outcome.problem
     verdict_file = log_file = None
-    if ended.log is not None:
-        log_file = keep_text(folder, f"run-{end}.log", ended.log)
-    if outcome.verdict is not None and ended.verdict is not None:
-        verdict_file = keep_text(folder, f"verdict-{end}.json", ended.verdict)
+    try:
+        if outcome.verdict is not None and ended.verdict is not None:
+            verdict_file = keep_text(folder, f"verdict-{end}.json", ended.verdict)
+        if ended.log is not None:
+            log_file = keep_text(folder, f"run-{end}.log", ended.log)
+    except DeployAttnError as error:
+        exit_code, problem = exit_code or error.exit_code, " ".join(filter(None, (problem, str(error))))
     return HostReport(
         host=str(address),
-        exit_code=outcome.exit_code,
-        error=outcome.problem,
+        exit_code=exit_code,
+        error=problem,
         copied=ended.copied,
         seconds=ended.seconds,
         verdict=outcome.verdict,

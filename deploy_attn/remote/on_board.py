@@ -8,7 +8,9 @@ these stop, or the connection ends, the runner is ended too.
 
 What is said goes to standard output, a line of JSON each behind MARK. Nothing
 is written outside the request's folder: `capsules/SHA256.tar.gz`, which stay, at
-most KEPT_CAPSULES of them, and one folder for this run, which does not.
+most KEPT_CAPSULES of them, and one folder for this run, which does not. That may
+be any folder of the user's, so nothing is removed whose name this program does
+not give.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -39,6 +42,11 @@ SILENCE = 150.0  # seconds without a sign of life until the host counts as gone
 GRACE = ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 STEP = 0.2  # seconds between looks at the runner
 
+_RUN, _KEPT = "deploy-attn-run-", "deploy-attn-kept-"
+_MADE_FOR_A_RUN = re.compile(_RUN + r"\w{8}")  # as mkdtemp names it
+_CAPSULE = re.compile(r"[0-9a-f]{64}\.tar\.gz")
+_PART = re.compile(_CAPSULE.pattern + r"\.[0-9]+\.part")
+
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 _SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -55,15 +63,16 @@ _speaking = threading.Lock()
 
 
 def say(**news: Any) -> None:
-    text = MARK + json.dumps(news) + "\n"
+    text = MARK + json.dumps(news, ensure_ascii=False) + "\n"
     with _speaking:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # as which paths have what is not ASCII
+        sys.stdout.buffer.flush()
 
 
 def main() -> int:
     stdin = sys.stdin.buffer
     request = json.loads(stdin.readline().decode("utf-8"))
+    request["folder"] = os.fsdecode(request["folder"].encode("utf-8"))  # also where the locale knows ASCII alone
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(signum, leave)
     try:
@@ -94,8 +103,8 @@ def serve(request: Dict[str, Any], folder: "Folder", stdin: BinaryIO) -> None:
         receive(request, archive, stdin)
         say(copied=True)
     os.utime(archive, None)
-    forget_old(os.path.dirname(archive))
-    place = tempfile.mkdtemp(prefix="kept-" if request["keep"] else "run-", dir=folder.path)
+    forget_old(archive)
+    place = tempfile.mkdtemp(prefix=_KEPT if request["keep"] else _RUN, dir=folder.path)
     try:
         ended = run(unpacked(archive, place), request["arguments"], folder.lock)
         ended["kept"] = place if request["keep"] else None
@@ -134,11 +143,11 @@ class Folder:
     def clean(self) -> None:
         """What runs left that could not clean up: under the lock, nobody uses it."""
         for name in os.listdir(self.path):
-            if name.startswith("run-"):
+            if _MADE_FOR_A_RUN.fullmatch(name):
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
         capsules = os.path.join(self.path, "capsules")
         for name in os.listdir(capsules):
-            if name.endswith(".part"):
+            if _PART.fullmatch(name):
                 os.unlink(os.path.join(capsules, name))
 
     def check_space(self, needed: int) -> None:
@@ -172,9 +181,13 @@ def receive(request: Dict[str, Any], archive: str, stdin: BinaryIO) -> None:
             os.unlink(draft)
 
 
-def forget_old(capsules: str) -> None:
-    files = [os.path.join(capsules, name) for name in os.listdir(capsules) if name.endswith(".tar.gz")]
-    for file in sorted(files, key=os.path.getmtime)[:-KEPT_CAPSULES]:
+def forget_old(archive: str) -> None:
+    """Removes the capsules longest unused, and never this one: the clock of a board may go back."""
+    capsules, this = os.path.split(archive)
+    others = [
+        os.path.join(capsules, name) for name in os.listdir(capsules) if _CAPSULE.fullmatch(name) and name != this
+    ]
+    for file in sorted(others, key=os.path.getmtime, reverse=True)[KEPT_CAPSULES - 1 :]:
         os.unlink(file)
 
 

@@ -44,7 +44,7 @@ def outcome_of(ended: Ended) -> Outcome:
     if code < 0:
         return Outcome(_DOES_NOT_HOLD, verdict, _killed(-code, ended))
     if code == _NOT_SERVED:
-        return Outcome(_NOT_SERVED, verdict, f"the runner could not serve it: {_said(ended)}")
+        return Outcome(_NOT_SERVED, None, f"the runner could not serve it: {_said(ended)}")
     if verdict is None:
         return Outcome(_DOES_NOT_HOLD, None, f"{flaw}; the runner ended with exit code {code}. It said: {_said(ended)}")
     if code not in (_HOLDS, _DOES_NOT_HOLD):
@@ -60,7 +60,7 @@ def keep_text(folder: Path, name: str, text: str) -> Path:
     """Writes a file of this folder whole, in place of what is there.
 
     Raises:
-        DeployAttnError: it cannot be written.
+        BadRequest: it cannot be written.
     """
     file, draft = folder / name, folder / f".{name}.{os.getpid()}.partial"
     try:
@@ -70,7 +70,7 @@ def keep_text(folder: Path, name: str, text: str) -> Path:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise DeployAttnError(f"{file} cannot be written: {error.strerror or error}.") from error
+        raise BadRequest(f"{file} cannot be written: {error.strerror or error}. Choose a folder with -o.") from error
     return file
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from deploy_attn.answering import answer
+from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.plain_text import encodable, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from deploy_attn.remote.fleet import HostReport, RemoteReport
     from deploy_attn.remote.options import RemoteOptions
 
-_MARKS = ("PASS", "FAIL", "not run")
+_MARKS, _UNSAVED = ("PASS", "FAIL", "not run"), "unsaved"
 
 
 def answer_remote(words: list[str], options: RemoteOptions, as_json: bool) -> int:
@@ -35,34 +38,36 @@ def answer_remote(words: list[str], options: RemoteOptions, as_json: bool) -> in
 
 
 def show_line(host: str, line: str) -> None:
-    """A board's line on stderr, behind the board's address."""
-    sys.stderr.write(_encodable(f"[{host}] {_plain(line)}\n", sys.stderr.encoding))
-    sys.stderr.flush()
+    """A board's line on stderr, behind the board's address; a run does not end because nobody reads them."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(encodable(f"[{host}] {plain(line)}\n", sys.stderr.encoding))
+            sys.stderr.flush()
 
 
 def show_remote(report: RemoteReport) -> None:
     """Prints a report; what the terminal's encoding lacks is written as its escape."""
-    sys.stdout.write(_encodable("\n".join(_lines(report)) + "\n", sys.stdout.encoding))
+    sys.stdout.write(encodable("\n".join(_lines(report)) + "\n", sys.stdout.encoding))
     sys.stdout.flush()
 
 
 def _lines(report: RemoteReport) -> Iterator[str]:
     capsule = report.capsule
     size = f"{len(capsule.content) / 1024:.1f} KiB"
-    yield f"{_plain(capsule.name)} for {capsule.target}, {size}, sha256 {capsule.sha256[:12]}"
+    yield f"{plain(capsule.name)} for {capsule.target}, {size}, sha256 {capsule.sha256[:12]}"
     for host in report.hosts:
         yield _host_line(host)
         if host.error is not None:
-            yield f"         {_plain(host.error)}"
+            yield f"         {plain(host.error)}"
         yield from (f"         {what}: {where}" for what, where in _places(host))
     passed = sum(host.passed for host in report.hosts)
     yield f"{_MARKS[0] if report.passed else _MARKS[1]}  {passed} of {len(report.hosts)} boards passed"
 
 
 def _host_line(host: HostReport) -> str:
-    mark = f"{_MARKS[host.exit_code]:<7}"
     if host.verdict is None:
-        return f"{mark}  {host.host}"
+        return f"{_MARKS[host.exit_code]:<7}  {host.host}"
+    mark = _UNSAVED if host.exit_code == BadRequest.exit_code else f"{_MARKS[host.exit_code]:<7}"
     checks = host.verdict.checks
     held = sum(check.passed for check in checks)
     copied = "copied" if host.copied else "was there"
@@ -76,14 +81,4 @@ def _places(host: HostReport) -> Iterator[tuple[str, Path | str]]:
     if host.log_file is not None:
         yield "log", host.log_file
     if host.kept is not None:
-        yield "left on the board", _plain(host.kept)
-
-
-def _plain(text: str) -> str:
-    """What a board says may hold anything; none of it reaches the terminal as a command."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _encodable(text: str, encoding: str | None) -> str:
-    encoding = encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+        yield "left on the board", plain(host.kept)

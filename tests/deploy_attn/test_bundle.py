@@ -11,11 +11,12 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deploy_attn import ExportRequest, export_artifact
 from deploy_attn.bundling import bundle
-from deploy_attn.jetson.artifact import SELF_HASH, manifest_sha256
+from deploy_attn.jetson.artifact import SELF_HASH, manifest_sha256, open_artifact
 from deploy_attn.jetson.capsule import open_capsule, unpack
 from tests.deploy_attn.command_line import Cli
 
@@ -26,7 +27,7 @@ WITHIN = 1e-6  # the same graph in another onnxruntime: rounding apart
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     request = ExportRequest(
         "cbam",
-        shape=(1, 32, 12, 12),
+        shape=(1, 32, 20, 20),  # large enough for outputs to be thinned
         fp16=True,
         target="jetson-nano",
         output=tmp_path_factory.mktemp("exported") / "cbam",
@@ -81,7 +82,6 @@ def test_a_capsule_holds_what_the_target_can_use_and_opens(exported: Path, tmp_p
         "manifest.json",
         "model.onnx",
         "precision_plan.json",
-        "reference.npz",
     ]
     assert set(capsule.left_out) == {"model.fp16.onnx"}
     assert capsule.facts["runtime.tensorrt"] == "8.2.1"
@@ -90,11 +90,50 @@ def test_a_capsule_holds_what_the_target_can_use_and_opens(exported: Path, tmp_p
     assert {file.name for file in (place / "jetson").iterdir()} == sources
 
 
-def test_everything_but_weights_and_reference_is_small(exported: Path, tmp_path: Path) -> None:
-    report = bundle(exported, "jetson-nano", tmp_path / "a.tar.gz")
+@pytest.mark.parametrize("fp16", [False, True])
+def test_a_capsule_of_cbam_is_under_300_kb_beyond_its_weights(tmp_path: Path, fp16: bool) -> None:
+    import onnx
+
+    request = ExportRequest("cbam", fp16=fp16, target="jetson-nano", output=tmp_path / "cbam")
+    folder = export_artifact(request).folder
+    report = bundle(folder, "jetson-nano")
+    weights = onnx.load(str(folder / "model.onnx")).graph.initializer
+    size_of_weights = sum(onnx.numpy_helper.to_array(weight).nbytes for weight in weights)
     assert report.size_bytes == report.archive.stat().st_size
-    assert report.size_bytes < 300_000 + report.parts["graphs"]
-    assert report.size_bytes < report.parts["reference"] + 150_000
+    assert report.size_bytes - size_of_weights < 300_000
+    assert report.reference.artifact_bytes > 4_800_000
+    assert (report.reference.regenerated_inputs, report.reference.thinned_outputs) == (3, 3)
+
+
+def test_open_axes_cost_little_more(tmp_path: Path) -> None:
+    request = ExportRequest(
+        "cbam", target="jetson-nano", dynamic_batch=True, dynamic_size=True, output=tmp_path / "cbam"
+    )
+    report = bundle(export_artifact(request).folder, "jetson-nano")
+    assert report.size_bytes < 300_000
+    assert (report.reference.regenerated_inputs, report.reference.thinned_outputs) == (5, 5)
+
+
+def test_the_inputs_on_the_board_are_those_of_the_artifact_to_the_last_bit(exported: Path, tmp_path: Path) -> None:
+    report = bundle(exported, "jetson-nano", tmp_path / "a.tar.gz")
+    found = open_capsule(unpack(str(report.archive), str(tmp_path))).artifact.cases()
+    cases = open_artifact(str(exported)).cases()
+    assert [case.name for case in found] == [case.name for case in cases] == ["normal", "far_mean", "large"]
+    for mine, other in zip(found, cases):
+        assert mine.inputs["input"].tobytes() == other.inputs["input"].tobytes()
+
+
+def test_an_input_of_ones_own_is_stored_whole_and_its_size_is_said(cli: Cli, in_folder: Path) -> None:
+    np.save("mine.npy", np.random.RandomState(0).random_sample((1, 8, 40, 40)).astype(np.float32))
+    exported = cli("export", "eca", "--input", "mine.npy", "--target", "jetson-nano", "-o", "eca", "--dynamic-batch")
+    assert exported.exit_code == 0, exported.stderr
+    done = cli("bundle", "eca", "--target", "jetson-nano")
+    assert done.exit_code == 0, done.stderr
+    assert "1 input made again on the board, 1 input whole (51.2 kB), 2 outputs by sampled elements" in done.stdout
+    place = Path(unpack("eca-jetson-nano.tar.gz", "out"))
+    ended = run(place.absolute(), "--engine", "onnxruntime", "--quick", "--duration", "0.05", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert [check["case"] for check in json.loads(ended.stdout)["checks"]] == ["file", "larger_batch"]
 
 
 def test_a_target_of_its_own_with_tensorrt_10_gets_the_typed_graph(exported: Path, tmp_path: Path) -> None:
@@ -121,6 +160,7 @@ def test_the_command_says_the_size_and_what_to_do(cli: Cli, folder: Path) -> Non
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith("cbam for jetson-nano: ")
     assert " kB (before compression: graphs " in done.stdout
+    assert "3 inputs made again on the board, 3 outputs by sampled elements and signed sums of all" in done.stdout
     assert "left out: model.fp16.onnx: TensorRT 8.2 takes precision from model.onnx and the plan" in done.stdout
     assert "tar xf cbam-jetson-nano.tar.gz && cd cbam-jetson-nano && python3 run.py" in done.stdout
     assert Path("cbam-jetson-nano.tar.gz").is_file()
@@ -131,6 +171,8 @@ def test_json_is_the_report(cli: Cli, folder: Path) -> None:
     report = json.loads(done.stdout)
     assert (done.exit_code, report["passed"]) == (0, True)
     assert report["size_bytes"] == Path(report["archive"]).stat().st_size
+    assert report["parts"]["reference"] == report["reference"]["size_bytes"]
+    assert report["reference"]["artifact_bytes"] == (folder / "reference.npz").stat().st_size
 
 
 def rewritten(folder: Path, **changed: object) -> None:

@@ -319,6 +319,22 @@ def test_cases_that_nobody_ran_are_noted(cli: Cli, folder: Path, board: Path) ->
     document["checks"] = [check for check in document["checks"] if check["case"] == "normal"]
     written(board, document)
     assert f"note  {board}: nothing was checked on far_mean, large." in cli("report", folder, board).stdout
+    document["checks"][0].update(case="all", measured=None, error="no kernel", passed=False)
+    document["passed"] = False
+    written(board, document)
+    assert "nothing was checked" not in cli("report", folder, board).stdout
+
+
+def test_what_was_compared_in_part_is_noted(cli: Cli, folder: Path, board: Path) -> None:
+    document = loaded(board)
+    document["checks"][0]["compared"] = "2,048 of 10,752 elements, and all of them in 2,048 signed sums"
+    for check in document["checks"][1:]:
+        check["compared"] = "all 480 elements"
+    written(board, document)
+    lines = cli("report", folder, board).stdout.splitlines()
+    total, place = len(document["checks"]), f"{NANO}, tensorrt 8.2.1.8"
+    compared = "compared 2,048 of 10,752 elements, and all of them in 2,048 signed sums"
+    assert [line for line in lines if "elements" in line] == [f"note  {place}: 1 of {total} checks {compared}"]
 
 
 def test_an_fp32_check_that_was_allowed_more_says_why(cli: Cli, folder: Path, board: Path) -> None:
@@ -434,10 +450,12 @@ def put(document: Document, place: str, value: object) -> None:
         ("board.module", 7, "'board.module' is 7, and not a text."),
         ("timing", 1.5, "'timing' is 1.5, and not an object."),
         ("timing.fp32", 1.5, "'timing.fp32' is 1.5, and not an object."),
+        ("checks.0.tolerance.rms_relative", 1, "'checks[0].tolerance.rms_relative' is 1, and no tolerance."),
         ("timing.fp32.compute.median_ms", -2, "'timing.fp32.compute.median_ms' is -2, and no time."),
         ("timing.fp32.compute.p90_ms", None, "'timing.fp32.compute.p90_ms' is null, and no time."),
         ("timing.fp32.compute.p99_ms", ..., "'timing.fp32.compute.p99_ms' is missing."),
         ("timing.fp32.compute.n", 0, "'timing.fp32.compute.n' is 0, and a time needs samples."),
+        ("power.fp32.samples", 0, "from 0 samples, and no energy."),
         ("power.fp32.samples", "many", "'power.fp32.samples' is \"many\", and not a count."),
         ("power.fp32.joules_per_inference", -0.5, "'power.fp32.joules_per_inference' is -0.5 from 101 samples"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from deploy_attn.export.inputs import PHOTO_SUFFIXES, larger_map, noise_inputs, npy_shape, parity_input, twice_the_batch
+from deploy_attn.export.inputs import PHOTO_SUFFIXES, npy_shape, parity_input
 from deploy_attn.jetson.errors import BadRequest
 
 Array = np.ndarray[Any, Any]
@@ -102,8 +102,6 @@ def test_another_shape_than_the_export_is_refused_and_both_are_named(
 @pytest.mark.parametrize(
     "array",
     [
-        pytest.param(np.zeros((4, 5)), id="2-D"),
-        pytest.param(np.zeros((1, 1, 3, 4, 5)), id="5-D"),
         pytest.param(np.float64(1), id="a scalar"),
         pytest.param(np.zeros((1, 3, 0, 5)), id="no values"),
         pytest.param(np.zeros(SHAPE, bool), id="truth values"),
@@ -116,6 +114,16 @@ def test_another_shape_than_the_export_is_refused_and_both_are_named(
 def test_an_array_that_is_no_map_of_numbers_is_refused(tmp_path: Path, array: Array) -> None:
     with pytest.raises(BadRequest, match="must hold numbers of shape BxCxHxW or CxHxW"):
         parity_input(_npy(tmp_path, array), SHAPE)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 1, 3, 4, 5)], ids=str)
+def test_an_array_of_other_axes_is_taken_where_its_shape_is_named(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    file = _npy(tmp_path, np.ones(shape))
+    np.testing.assert_array_equal(parity_input(file, shape), np.ones(shape, np.float32))
+    with pytest.raises(BadRequest, match="BxCxHxW or CxHxW, or of another one that --shape names"):
+        npy_shape(file)
+    with pytest.raises(BadRequest, match="the export is of"):
+        parity_input(file, SHAPE)
 
 
 @pytest.mark.parametrize(("value", "count"), [(np.nan, 1), (np.inf, 1), (-np.inf, 1), (1e39, 1), (1e38, 0)], ids=str)
@@ -388,7 +396,7 @@ def test_another_format_under_the_name_of_a_png_is_refused(tmp_path: Path) -> No
 def test_another_suffix_is_refused_and_the_possible_ones_are_named(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.write_bytes(b"anything")
-    with pytest.raises(BadRequest, match=r"suffix; it takes \.png, \.jpg, \.jpeg or \.npy"):
+    with pytest.raises(BadRequest, match=r"suffix; it takes \.png, \.jpg, \.jpeg, \.npy or \.npz"):
         parity_input(file, SHAPE)
 
 
@@ -403,68 +411,3 @@ def test_a_folder_is_no_input(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="a folder, not a file"):
         parity_input(tmp_path / "folder.npy", SHAPE)
     assert npy_shape(tmp_path / "folder.npy") is None
-
-
-# Noise
-
-
-def test_noise_is_standard_normal_float32() -> None:
-    normal = noise_inputs((4, 8, 32, 32), 0, severe=False)["normal"]
-    assert normal.dtype == np.float32
-    assert normal.shape == (4, 8, 32, 32)
-    assert abs(float(normal.mean())) < 0.02
-    assert abs(float(normal.std()) - 1) < 0.02
-
-
-@pytest.mark.parametrize("severe", [False, True])
-def test_noise_is_the_same_for_the_same_seed_and_another_for_another(severe: bool) -> None:
-    first, again, other = (noise_inputs(SHAPE, seed, severe) for seed in (1, 1, 2))
-    assert list(first) == list(again)
-    assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert not any(np.array_equal(first[name], other[name]) for name in first)
-
-
-def test_noise_is_the_same_in_every_release() -> None:
-    normal = noise_inputs((1, 1, 1, 3), 0, severe=False)["normal"]
-    np.testing.assert_allclose(normal.ravel(), [1.7640524, 0.4001572, 0.978738], rtol=1e-6)
-
-
-def test_mild_noise_comes_with_its_negation() -> None:
-    inputs = noise_inputs(SHAPE, 3, severe=False)
-    assert list(inputs) == ["normal", "negated"]
-    np.testing.assert_array_equal(inputs["negated"], -inputs["normal"])
-
-
-def test_a_far_mean_is_20_sigma_up_or_down_in_each_channel() -> None:
-    inputs = noise_inputs((2, 64, 8, 8), 3, severe=True)
-    assert list(inputs) == ["normal", "far_mean", "large"]
-    np.testing.assert_array_equal(inputs["normal"], noise_inputs((2, 64, 8, 8), 3, severe=False)["normal"])
-    shifts = inputs["far_mean"] - inputs["normal"]
-    assert inputs["far_mean"].dtype == np.float32
-    np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:1, :, :1, :1], shifts.shape), atol=1e-5)
-    np.testing.assert_allclose(np.abs(shifts), 20, atol=1e-5)
-    assert 10 < int((shifts[0, :, 0, 0] > 0).sum()) < 54
-
-
-def test_twice_the_batch_adds_the_mirror_images() -> None:
-    x = _noise(2, 3, 4, 5).astype(np.float32)
-    doubled = twice_the_batch(x)
-    assert doubled.shape == (4, 3, 4, 5)
-    assert doubled.dtype == np.float32
-    assert doubled.flags.c_contiguous
-    np.testing.assert_array_equal(doubled[:2], x)
-    np.testing.assert_array_equal(doubled[2:], np.flip(x, 3))
-
-
-def test_large_noise_is_100_times_the_noise() -> None:
-    inputs = noise_inputs(SHAPE, 3, severe=True)
-    np.testing.assert_array_equal(inputs["large"], np.float32(100) * inputs["normal"])
-
-
-def test_a_larger_map_holds_the_map_and_repeats_it() -> None:
-    x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
-    larger = larger_map(x, 2, 5)
-    assert larger.shape == (2, 3, 6, 10)
-    np.testing.assert_array_equal(larger[:, :, :4, :5], x)
-    np.testing.assert_array_equal(larger[:, :, 4:, :5], x[:, :, :2])
-    np.testing.assert_array_equal(larger[:, :, :4, 5:], x)

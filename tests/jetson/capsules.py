@@ -4,25 +4,32 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import numpy as np
 
 import deploy_attn.jetson
-from deploy_attn.jetson.artifact import SELF_HASH, manifest_sha256
+from deploy_attn.jetson.artifact import REFERENCE, SELF_HASH, Case, manifest_sha256
 from deploy_attn.jetson.capsule import CAPSULE, OWN_HASH, own_sha256
+from deploy_attn.jetson.reference import pack
 from tests.jetson.builds import PLAN, gate
 
-# As the launcher of a bundle, but that no time is spent on warming up.
+# What a test says to its launcher: the folder that stands for `/`, and the user that a run takes itself for.
+ROOT, USER = "DEPLOY_ATTN_TEST_ROOT", "DEPLOY_ATTN_TEST_USER"
+# As the launcher of a bundle, but that little time is spent on warming up and on power.
 LAUNCHER = """\
 import os, sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-import jetson.timing
+import jetson.measure, jetson.timing
 from jetson.run import main
 jetson.timing._QUICK_WARM_UP = 0.02
-sys.exit(main(sys.argv[1:], HERE))
-"""
+jetson.timing._DEFAULTS = jetson.timing._DEFAULTS._replace(longest_warm_up=0.02)
+jetson.measure.POWER_HZ, jetson.measure._LEAST_SECONDS = 20.0, 3.0
+if "{user}" in os.environ:
+    os.geteuid = lambda: int(os.environ["{user}"])
+sys.exit(main(sys.argv[1:], HERE, os.environ.get("{root}", "/")))
+""".format(root=ROOT, user=USER)
 TOLERANCES = {
     "fp32": {"rms_relative": 1e-5, "worst_relative": 5e-4, "reason": "another order"},
     "fp16": {"rms_relative": 2e-3, "worst_relative": 1e-1, "reason": "four roundings"},
@@ -52,8 +59,11 @@ def write(folder: str, **changed: Any) -> str:
     sources = os.path.join(place, "jetson")
     shutil.copytree(deploy_attn.jetson.__path__[0], sources, ignore=shutil.ignore_patterns("__pycache__"))
     _write_text(os.path.join(place, "run.py"), LAUNCHER)
-    cases = _write_artifact(os.path.join(place, "artifact"), changed)
-    _write_manifest(os.path.join(place, "artifact"), cases, changed)
+    cases = _cases(changed)
+    _write_artifact(os.path.join(place, "artifact"), changed)
+    _write_manifest(os.path.join(place, "artifact"), [case.name for case in cases], changed)
+    if changed.get("with_reference", True):
+        _write_bytes(os.path.join(place, REFERENCE), pack(cases, None).content)
     seal(place, **changed)
     return place
 
@@ -79,6 +89,7 @@ def seal(place: str, **changed: Any) -> None:
         "deploy_attn": "0.1.0",
         "profile": {},
         "left_out": {} if changed.get("typed") else {"model.fp16.onnx": "not for this target"},
+        "reference": pack(_cases(changed), None).description,
         "files": dict(files, **changed.get("files", {})),
     }
     listed[OWN_HASH] = own_sha256(listed)
@@ -89,35 +100,34 @@ def edit(path: str, content: str) -> None:
     _write_text(path, content)
 
 
-def _write_artifact(folder: str, changed: Dict[str, Any]) -> Dict[str, Any]:
+def _cases(changed: Dict[str, Any]) -> List[Case]:
     random = np.random.RandomState(0)
-    cases = {name: random.standard_normal((1, 4, 8, 8)).astype(np.float32) + 1 for name in ("normal", "other")}
-    arrays: Dict[str, Any] = {}
-    for name, x in cases.items():
-        arrays["{}/inputs/x".format(name)] = x
-        arrays["{}/outputs/y".format(name)] = changed.get("reference", expected)(x)
-    if changed.get("with_reference", True):
-        np.savez(os.path.join(folder, "reference.npz"), **arrays)
+    inputs = [random.standard_normal((1, 4, 8, 8)).astype(np.float32) + 1 for _ in range(2)]
+    outputs = [changed.get("reference", expected)(x) for x in inputs]
+    return [Case(name, {"x": x}, {"y": y}) for name, x, y in zip(("normal", "other"), inputs, outputs)]
+
+
+def _write_artifact(folder: str, changed: Dict[str, Any]) -> None:
     _write_bytes(os.path.join(folder, "model.onnx"), changed.get("model") or gate())
     if changed.get("typed"):
         _write_bytes(os.path.join(folder, "model.fp16.onnx"), gate(typed=True))
     nodes = [{"node": node, "precision": precision} for node, precision in PLAN.items()]
     _write_text(os.path.join(folder, "precision_plan.json"), json.dumps({"nodes": nodes}))
-    return cases
 
 
-def _write_manifest(folder: str, cases: Dict[str, Any], changed: Dict[str, Any]) -> None:
+def _write_manifest(folder: str, cases: List[str], changed: Dict[str, Any]) -> None:
     files = {}
     for name in sorted(os.listdir(folder)):
         with open(os.path.join(folder, name), "rb") as stream:
             files[name] = hashlib.sha256(stream.read()).hexdigest()
-    files.setdefault("model.fp16.onnx", "0" * 64)
+    for name in ("model.fp16.onnx", REFERENCE):
+        files.setdefault(name, "0" * 64)  # of the artifact, and not in the capsule
     manifest: Dict[str, Any] = {
         "schema_version": 1,
         "name": "gate",
         "tolerances": TOLERANCES,
         "graphs": [{"file": "model.onnx", "precision": "fp32"}, {"file": "model.fp16.onnx", "precision": "fp16"}],
-        "cases": sorted(cases),
+        "cases": cases,
         "files": files,
     }
     manifest.update(changed.get("manifest", {}))

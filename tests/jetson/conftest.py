@@ -84,3 +84,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; children would not feel Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # of nohup; likewise
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -420,3 +420,9 @@ def test_a_mode_without_a_name_keeps_its_number(tmp_path: Path) -> None:
     board = look(boards.write(tmp_path, "nano", **{"/var/lib/nvpmodel/status": "pmode:0011\n"}))
     assert board.power_mode == PowerMode(11, None)
     assert board.is_max_power is False
+
+
+def test_any_mode_that_lets_the_gpu_run_as_fast_is_a_highest_one(tmp_path: Path) -> None:
+    board = look(boards.write(tmp_path, "xavier-nx", **{"/var/lib/nvpmodel/status": "pmode:0000"}))
+    assert board.is_max_power is True
+    assert (board.power_mode, board.max_power_mode) == ((0, "MODE_15W_2CORE"), (2, "MODE_15W_6CORE"))

@@ -1,15 +1,12 @@
-"""A capsule is opened whole or not at all, and an archive is unpacked inside its folder or not at all."""
+"""A capsule is opened whole or not at all."""
 
-import io
 import json
-import os
-import tarfile
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any, Callable
 
 import pytest
 
-from deploy_attn.jetson.capsule import CAPSULE, OWN_HASH, DamagedCapsule, is_inside, open_capsule, own_sha256, unpack
+from deploy_attn.jetson.capsule import CAPSULE, OWN_HASH, DamagedCapsule, is_inside, open_capsule, own_sha256
 from deploy_attn.jetson.errors import BadRequest
 from tests.jetson import capsules
 
@@ -54,7 +51,7 @@ def test_what_a_run_leaves_beside_it_is_no_damage(place: Path) -> None:
         (lambda place: (place / "run.py").write_text("print()"), "run.py: changed since it was bundled"),
         (lambda place: (place / "jetson" / "run.py").write_text(""), "jetson/run.py: changed since it was bundled"),
         (lambda place: (place / "artifact" / "model.onnx").unlink(), "artifact/model.onnx: missing"),
-        (lambda place: (place / "artifact" / "reference.npz").unlink(), "artifact/reference.npz: missing"),
+        (lambda place: (place / "reference.npz").unlink(), "reference.npz: missing"),
         (lambda place: (place / "jetson" / "json.py").write_text(""), "jetson/json.py: not a file of the capsule"),
         (lambda place: (place / "artifact" / "more").write_text(""), "artifact/more: not a file of the capsule"),
         (lambda place: (place / CAPSULE).write_text("{"), "cannot be read"),
@@ -67,6 +64,7 @@ def test_what_a_run_leaves_beside_it_is_no_damage(place: Path) -> None:
         (lambda place: rewritten(place, target={}), "names no target"),
         (lambda place: rewritten(place, files={"a": "b"}), "lacks run.py, artifact/manifest.json"),
         (lambda place: rewritten(place, profile=[1]), "'profile' is not an object"),
+        (lambda place: rewritten(place, reference=[1]), "'reference' is not an object"),
     ],
 )
 def test_a_damaged_capsule_is_refused_and_the_file_named(place: Path, damage: Damage, said: str) -> None:
@@ -106,6 +104,35 @@ def test_a_capsule_without_parity_cases_is_refused(tmp_path: Path, changed: Any)
         open_capsule(capsules.write(str(tmp_path), **changed))
 
 
+def test_a_capsule_that_does_not_describe_its_reference_is_refused(place: Path) -> None:
+    rewritten(place, reference={})
+    with pytest.raises(BadRequest, match="has no reference"):
+        open_capsule(str(place))
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"noise": None},
+        {"noise": None, "cases": {"normal": {"inputs": {}, "outputs": {}}}},
+        {"noise": None, "cases": {"normal": 1, "other": 2}},
+        {"noise": {"shape": [1, 4, 8, 8], "seed": 0, "severe": True}, "cases": {}},
+        {"noise": 7, "cases": {}},
+    ],
+)
+def test_a_reference_that_no_bundle_describes_so_is_damage(place: Path, described: Any) -> None:
+    rewritten(place, reference=described)
+    with pytest.raises(DamagedCapsule, match="cannot be read as parity cases"):
+        open_capsule(str(place)).artifact.cases()
+
+
+def test_a_reference_that_is_no_archive_of_arrays_is_damage(place: Path) -> None:
+    (place / "reference.npz").write_bytes(b"PK no archive")
+    capsules.seal(str(place))
+    with pytest.raises(DamagedCapsule, match="it is not a zip archive"):
+        open_capsule(str(place)).artifact.cases()
+
+
 def test_another_schema_and_a_folder_that_is_none_are_refused(place: Path, tmp_path: Path) -> None:
     rewritten(place, schema_version=2)
     with pytest.raises(BadRequest, match="schema version 2"):
@@ -122,73 +149,3 @@ def test_a_name_inside(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\\b", "a\0b", ".", ".."])
 def test_a_name_that_is_not_plainly_inside(name: str) -> None:
     assert not is_inside(name)
-
-
-def archive(path: Path, members: List[tarfile.TarInfo]) -> str:
-    with tarfile.open(str(path), "w:gz") as tar:
-        for member in members:
-            tar.addfile(member, io.BytesIO(b"x" * member.size))
-    return str(path)
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname, made.size = kind, link, 3 if kind == tarfile.REGTYPE else 0
-    return made
-
-
-def test_an_archive_is_unpacked_into_a_folder_of_its_own(tmp_path: Path) -> None:
-    made = archive(tmp_path / "a.tar.gz", [member("top/run.py"), member("top/jetson/a.py")])
-    place = Path(unpack(made, str(tmp_path / "out")))
-    assert place == tmp_path / "out" / "top"
-    assert (place / "jetson" / "a.py").read_bytes() == b"xxx"
-    with pytest.raises(BadRequest, match="is there already"):
-        unpack(made, str(tmp_path / "out"))
-    assert os.listdir(str(tmp_path / "out")) == ["top"]
-
-
-@pytest.mark.parametrize(
-    ("members", "said"),
-    [
-        ([member("../evil")], "reaches outside"),
-        ([member("top/../../evil")], "reaches outside"),
-        ([member("/var/evil")], "reaches outside"),
-        ([member("top/link", tarfile.SYMTYPE, "/etc")], "a link to '/etc'"),
-        ([member("top/link", tarfile.LNKTYPE, "top/run.py")], "a link to 'top/run.py'"),
-        ([member("top/pipe", tarfile.FIFOTYPE)], "neither a file nor a folder"),
-        ([member("top/disk", tarfile.BLKTYPE)], "neither a file nor a folder"),
-        ([member("top/tty", tarfile.CHRTYPE)], "neither a file nor a folder"),
-        ([member("run.py")], "outside any folder"),
-        ([member("one/a"), member("two/b")], "one and two side by side"),
-        ([member("top/a"), member("top/a")], "File exists"),
-        ([], "is empty"),
-    ],
-)
-def test_an_archive_that_is_no_capsule_leaves_nothing(
-    tmp_path: Path, members: List[tarfile.TarInfo], said: str
-) -> None:
-    made = archive(tmp_path / "a.tar.gz", members)
-    with pytest.raises(BadRequest) as caught:
-        unpack(made, str(tmp_path / "out"))
-    assert said in str(caught.value)
-    assert os.listdir(str(tmp_path / "out")) == []
-    assert sorted(os.listdir(str(tmp_path))) == ["a.tar.gz", "out"]
-
-
-@pytest.mark.parametrize("cut", [0, 10, 60, 150])
-def test_an_archive_that_was_cut_off_is_refused(tmp_path: Path, cut: int) -> None:
-    whole = Path(archive(tmp_path / "a.tar.gz", [member("top/{}".format(number)) for number in range(30)])).read_bytes()
-    assert cut < len(whole)
-    (tmp_path / "b.tar.gz").write_bytes(whole[:cut])
-    with pytest.raises(BadRequest, match="cannot be unpacked|is empty"):
-        unpack(str(tmp_path / "b.tar.gz"), str(tmp_path / "out"))
-    assert os.listdir(str(tmp_path / "out")) == []
-
-
-def test_a_file_that_is_missing_or_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="No such file"):
-        unpack(str(tmp_path / "none.tar.gz"), str(tmp_path / "out"))
-    (tmp_path / "file").write_text("")
-    made = archive(tmp_path / "a.tar.gz", [member("top/run.py")])
-    with pytest.raises(BadRequest, match="Not a directory|File exists"):
-        unpack(made, str(tmp_path / "file"))

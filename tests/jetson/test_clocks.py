@@ -2,64 +2,33 @@
 
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Optional
 
 import pytest
 
 from deploy_attn.jetson import clocks, programs
 from deploy_attn.jetson.board import look
 from deploy_attn.jetson.clocks import PinnedClocks
-from deploy_attn.jetson.errors import BadRequest, DeployAttnError
+from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.programs import ProgramFailed, find_program, run_program
-from tests.jetson import boards
+from tests.jetson import boards, fake_jetson_clocks
 
 ROOM = os.path.realpath(os.path.dirname(os.path.abspath(clocks.__file__)))
-
-# As the real one: it says `Error` and ends with 0, asks before it overwrites, and splits its arguments at blanks.
-SCRIPT = """#!/bin/sh
-here={here}
-echo "$*" >> $here/calls
-gpu={root}/sys/class/devfreq/57000000.gpu
-main() {{
-    case "$1" in
-    --store)
-        if [ -e $2 ]; then echo "File $2 already exists. Can I overwrite it? Y/N:"; read answer || exit 1; fi
-        {store}
-        echo "$gpu/min_freq:`cat $gpu/min_freq`" > $2 ;;
-    --restore)
-        if [ ! -e $2 ]; then echo "Error: $2 file not found !"; exit 1; fi
-        {restore}
-        cut -d : -f 2 $2 > $gpu/min_freq ;;
-    "")
-        {pin}
-        cat $gpu/max_freq > $gpu/min_freq; cp $gpu/min_freq $gpu/cur_freq ;;
-    esac
-}}
-main $@
-exit 0
-"""
 
 
 class FakeBoard:
     """A tree of a Nano and its jetson_clocks; a step of that may do something else."""
 
-    def __init__(self, folder: Path, store: str = "", pin: str = "", restore: str = "") -> None:
+    def __init__(self, folder: Path, store: str = ":", pin: str = ":", restore: str = ":") -> None:
         self._folder = folder
         self.root = boards.write(folder / "root", "nano")
-        self.program = str(folder / "jetson_clocks")
+        self.program = fake_jetson_clocks.install(str(folder), self.root, store, pin, restore)
         self.told: List[str] = []
-        parts = {"store": store or ":", "pin": pin or ":", "restore": restore or ":"}
-        with open(self.program, "w") as stream:
-            stream.write(SCRIPT.format(here=folder, root=self.root, **parts))
-        os.chmod(self.program, stat.S_IRWXU)
-        for cpu in range(4):  # of which the program above knows nothing
-            boards.put(self.root, "/sys/devices/system/cpu/cpu{}/cpufreq/scaling_min_freq".format(cpu), None)
 
     @property
     def calls(self) -> List[str]:
@@ -142,7 +111,7 @@ def test_without_jetson_clocks_it_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_clocks_that_cannot_be_stored_are_not_pinned(store: str, words: str, tmp_path: Path) -> None:
     board = FakeBoard(tmp_path, store=store)
-    with pytest.raises(DeployAttnError) as raised:
+    with pytest.raises(BadRequest) as raised:
         board.pinned().__enter__()
     assert words in str(raised.value)
     assert board.calls == ["--store"]
@@ -153,7 +122,7 @@ def test_clocks_that_cannot_be_stored_are_not_pinned(store: str, words: str, tmp
 def test_a_pin_that_says_error_and_ends_with_0_is_a_failure_and_is_undone(tmp_path: Path) -> None:
     pin = "cat $gpu/max_freq > $gpu/min_freq; echo 'Error: Failed to max GPU frequency!'; exit 0"
     board = FakeBoard(tmp_path, pin=pin)
-    with pytest.raises(DeployAttnError, match="could not pin the clocks: exit code 0, it said 'Error: Failed to max"):
+    with pytest.raises(BadRequest, match="could not pin the clocks: exit code 0, it said 'Error: Failed to max"):
         board.pinned().__enter__()
     assert board.calls == ALL
     assert board.minimum == FREE
@@ -164,7 +133,7 @@ def test_a_pin_that_says_error_and_ends_with_0_is_a_failure_and_is_undone(tmp_pa
     [
         ("echo 'Error: Failed to restore /sys/x'; exit 0", "it said 'Error: Failed to restore /sys/x'"),
         ("exit 3", "exit code 3, it said 'nothing'"),
-        ("exit 0", "says that it restored the clocks, but gpu may not go as low as before"),
+        ("exit 0", "says that it restored the clocks, but cpu0, cpu1, cpu2, cpu3, gpu may not go as low as before"),
     ],
 )
 def test_clocks_that_were_not_restored_are_told_and_the_way_back_is_kept(
@@ -191,7 +160,7 @@ def test_a_program_that_hangs_is_ended_and_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(clocks, "_SECONDS", 0.3)
     board = FakeBoard(tmp_path, pin="sleep 60")
     start = time.monotonic()
-    with pytest.raises(DeployAttnError, match="could not pin the clocks: .*did not end within 0.3 s"):
+    with pytest.raises(BadRequest, match="could not pin the clocks: .*did not end within 0.3 s"):
         board.pinned().__enter__()
     assert time.monotonic() - start < 10
     assert board.calls == ALL
@@ -212,6 +181,40 @@ def test_clocks_that_were_pinned_before_stay_pinned(tmp_path: Path) -> None:
     with board.pinned() as held:
         pass
     assert (held.problem, board.minimum) == (None, PINNED)
+
+
+def test_a_pin_that_does_nothing_and_says_nothing_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="the GPU may still fall to 76 MHz"):
+        FakeBoard(tmp_path, pin="exit 0").pinned().__enter__()
+
+
+def test_a_ctrl_c_while_the_clocks_are_being_pinned_restores_them_at_once(tmp_path: Path) -> None:
+    board = FakeBoard(tmp_path)
+    held = board.pinned()
+    failure = held._failure
+
+    def interrupted(what: str, arguments: List[str]) -> Optional[str]:
+        found = failure(what, arguments)
+        if what == "pin the clocks":
+            assert board.minimum == PINNED
+            raise KeyboardInterrupt
+        return found
+
+    held._failure = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        held.__enter__()
+    assert (board.minimum, board.calls) == (FREE, ALL)
+
+
+def test_a_second_run_that_pins_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    board = FakeBoard(tmp_path)
+    with board.pinned():
+        with pytest.raises(BadRequest, match="Another run with --pin-clocks"):
+            board.pinned().__enter__()
+        assert board.minimum == PINNED
+    with board.pinned():
+        assert board.minimum == PINNED
+    assert board.minimum == FREE
 
 
 def test_a_handler_of_the_caller_stays(tmp_path: Path) -> None:

@@ -1,81 +1,31 @@
 """run.py from a capsule to a verdict: every engine, every refusal, Ctrl-C, and what is left afterwards."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator
 
 import numpy as np
 import pytest
 
-from deploy_attn.jetson import engine_cache, run
+from deploy_attn.jetson import arguments, engine_cache, output_folder, run
+from deploy_attn.jetson.errors import BadRequest
 from tests.jetson import capsules, fake_trtexec, stub
-from tests.jetson.builds import FAKES, saved
+from tests.jetson.builds import gate, saved
 from tests.jetson.fake_tensorrt import builder
+from tests.jetson.runs import Bench, children_that_build, has_ended, left_over, wait_for
 
 REAL = pytest.mark.real_engine
 QUICK = ("--quick", "--duration", "0.05")
 
 
-class Ended:
-    """A run that ended."""
-
-    def __init__(self, code: int, stdout: str, stderr: str, place: str) -> None:
-        self.code, self.stdout, self.stderr = code, stdout, stderr
-        self._verdict = os.path.join(place, "verdict.json")
-
-    @property
-    def verdict(self) -> Optional[Dict[str, Any]]:
-        if not os.path.exists(self._verdict):
-            return None
-        with open(self._verdict) as stream:
-            content: Dict[str, Any] = json.load(stream)
-            return content
-
-
-class Bench:
-    """Runs capsules with the fake of a TensorRT, a stub of CUDA and an empty PATH, as processes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {"PATH": str(folder / "bin"), stub.COMPUTE_CAPABILITY: "5.3", "LC_ALL": "C"}
-        self.environment["DEPLOY_ATTN_CUDART"] = stub.compiled(str(folder))
-        (folder / "bin").mkdir()
-        self.place = ""
-
-    def capsule(self, **changed: Any) -> str:
-        self.place = capsules.write(str(self.folder / "unpacked"), **changed)
-        return self.place
-
-    def tensorrt(self, version: str, *faults: str) -> None:
-        self.environment["PYTHONPATH"] = str(FAKES / "as_{}".format(version.replace(".", "_")))
-        self.environment[builder.FAULTS] = ",".join(faults)
-
-    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, os.path.join(self.place, "run.py")] + list(arguments)
-        pipe = subprocess.PIPE
-        # A folder of its own, so that nothing depends on where it was started.
-        return subprocess.Popen(command, env=self.environment, cwd=str(self.folder), stdout=pipe, stderr=pipe)
-
-    def run(self, *arguments: str) -> Ended:
-        process = self.start(*arguments)
-        stdout, stderr = process.communicate()
-        return Ended(process.returncode, stdout.decode("ascii"), stderr.decode("ascii"), self.place)
-
-
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
-
-
-def left_over(place: str) -> List[str]:
-    """What a run leaves that it should not."""
-    return [name for name in os.listdir(place) if name.startswith(".") or "partial" in name]
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Bench(tmp_path) as started:
+        yield started
 
 
 @REAL
@@ -119,10 +69,27 @@ def test_an_engine_is_kept_and_built_again_when_something_it_is_made_from_change
 
 
 @REAL
+def test_an_engine_of_another_gpu_is_not_taken(bench: Bench) -> None:
+    bench.capsule(facts={"device.compute_capability": None})
+    bench.tensorrt("8.2")
+    for capability in ("5.3", "7.2"):
+        bench.environment[stub.COMPUTE_CAPABILITY] = capability
+        ended = bench.run("--precision", "fp32", *QUICK)
+        assert ended.code == 0, ended.stderr
+        assert "is there already" not in ended.stderr
+
+
+@pytest.mark.parametrize(("given", "seconds"), [((), 10.0), (("--quick",), 1.0), (("--quick", "--duration", "3"), 3.0)])
+def test_the_seconds_are_those_that_are_asked_for_or_of_quick(given: Any, seconds: float) -> None:
+    assert arguments.parse(given, "there").duration == seconds
+
+
+@REAL
 def test_an_engine_file_that_was_damaged_is_built_again(bench: Bench) -> None:
     bench.capsule()
     bench.tensorrt("8.2")
-    bench.run("--precision", "fp32", *QUICK)
+    first = bench.run("--precision", "fp32", *QUICK)
+    assert first.code == 0, first.stderr
     (file,) = Path(bench.place).glob("*.engine")
     content = file.read_bytes()
     damaged = content[:-1] + b"?"
@@ -267,6 +234,7 @@ REFUSED = [
     (("--duration", "0"), {}, "'0' is not a number of seconds"),
     (("--duration", "nan"), {}, "'nan' is not a number of seconds"),
     (("--workspace", "a"), {}, "'a' is not a number of MiB"),
+    (("--workspace", os.fsdecode(b"\xc2\xb2")), {}, "is not a number of MiB, as 64"),  # a digit that is no number
     (("--output", "/proc/none"), {}, "Nothing can be written to /proc/none"),
     (("--pin-clocks",), {}, "--pin-clocks was asked for"),
     ((), {"with_reference": False}, "has no reference"),
@@ -275,19 +243,47 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "changed", "said"), REFUSED)
+@pytest.mark.parametrize(("given", "changed", "said"), REFUSED)
 def test_what_cannot_be_run_is_one_message_and_exit_code_2(
-    bench: Bench, arguments: Any, changed: Dict[str, Any], said: str
+    bench: Bench, given: Any, changed: Dict[str, Any], said: str
 ) -> None:
     bench.capsule(**changed)
     (Path(bench.place) / "verdict.json").write_text("{}")
-    ended = bench.run("--json", *arguments)
+    ended = bench.run("--json", *given)
     assert ended.code == 2
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
     document = json.loads(ended.stdout)
     assert (document["passed"], document["exit_code"]) == (False, 2)
     assert said in document["error"]
+
+
+def test_a_manifest_that_no_export_writes_is_said_before_anything_is_built(bench: Bench) -> None:
+    bench.capsule(manifest={"tolerances": {}})
+    bench.tensorrt("8.2")
+    ended = bench.run(*QUICK)
+    assert (ended.code, ended.verdict) == (1, None)
+    assert "is malformed: 'tolerances' lacks one of" in ended.stderr
+    assert "engine in" not in ended.stderr
+
+
+def test_a_capsule_without_its_plan_is_a_mistake_and_no_failed_check(bench: Bench) -> None:
+    files = {"model.onnx": hashlib.sha256(gate()).hexdigest(), "model.fp16.onnx": "0" * 64, "reference.npz": "0" * 64}
+    bench.capsule(manifest={"files": files})
+    bench.tensorrt("8.2")
+    ended = bench.run("--precision", "fp16", *QUICK)
+    assert (ended.code, ended.verdict) == (2, None)
+    assert "FP16 takes precision_plan.json, which gate does not have" in ended.stderr
+
+
+@REAL
+def test_a_graph_that_onnxruntime_cannot_load_is_a_mistake_and_no_failed_check(bench: Bench) -> None:
+    from onnx import helper
+
+    bench.capsule(model=saved([helper.make_node("NoSuchOperator", ["x"], ["y"], "none")], (1, 4, 8, 8)))
+    ended = bench.run("--engine", "onnxruntime", *QUICK)
+    assert (ended.code, ended.verdict) == (2, None)
+    assert "cannot load this graph" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -325,49 +321,20 @@ def test_a_signal_ends_the_child_and_leaves_no_verdict(bench: Bench, number: int
     (Path(bench.place) / "verdict.json").write_text("{}")
     bench.tensorrt("10", builder.SLOW)
     process = bench.start("--json", *QUICK)
-    children = _children_that_build(process.pid)
+    children = children_that_build(process.pid)
     process.send_signal(number)
     stdout, stderr = process.communicate()
     assert process.returncode == code, stderr
     assert json.loads(stdout.decode("ascii"))["exit_code"] == code
-    assert all(_has_ended(child) for child in children)
+    assert all(has_ended(child) for child in children)
     assert not os.path.exists(os.path.join(bench.place, "verdict.json"))
     assert left_over(bench.place) == []
-
-
-def _has_ended(pid: str) -> bool:
-    """Within a while: a child that began while the signal came ends by itself, since nobody waits for it."""
-    for _ in range(500):
-        try:
-            with open("/proc/{}/stat".format(pid)) as stream:
-                if stream.read().rpartition(")")[2].split()[0] == "Z":  # in a container nobody may fetch it
-                    return True
-        except (OSError, IndexError):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def _children_that_build(pid: int) -> List[str]:
-    """Waits until a child of this process builds; the children."""
-    for _ in range(600):
-        with open("/proc/{0}/task/{0}/children".format(pid)) as stream:
-            children = stream.read().split()
-        for child in children:
-            try:
-                with open("/proc/{}/cmdline".format(child), "rb") as stream:
-                    if b"\0build\0" in stream.read():
-                        return children
-            except OSError:
-                pass
-        time.sleep(0.02)
-    raise AssertionError("nothing was built")
 
 
 def test_a_full_disk_is_said_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: "pytest.CaptureFixture[str]"
 ) -> None:
-    def full(options: Any, folder: str) -> None:
+    def full(options: Any, folder: str, root: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/there/engine")
 
     monkeypatch.setattr(run, "run", full)
@@ -377,8 +344,148 @@ def test_a_full_disk_is_said_with_what_to_do(
     assert json.loads(captured.out)["exit_code"] == 2
 
 
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "Make room there"),
+        (errno.EDQUOT, "Make room there"),
+        (errno.EFBIG, "Make room there"),
+        (errno.EROFS, "Give permission"),
+        (errno.EACCES, "Give permission"),
+        (errno.EEXIST, "Take away what is in its place"),
+        (errno.EISDIR, "Take away what is in its place"),
+    ],
+)
+def test_what_to_do_depends_on_why_a_folder_cannot_be_written(
+    number: int, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: str) -> None:
+        raise OSError(number, os.strerror(number), folder)
+
+    expected = "{}. {}, or name another folder with --output.".format(os.strerror(number), hint)
+    assert str(output_folder.cannot_write(OSError(number, os.strerror(number), "there"))).endswith(expected)
+    monkeypatch.setattr(os, "makedirs", refused)
+    with pytest.raises(BadRequest) as raised:
+        output_folder.check_output(str(tmp_path / "new"))
+    assert str(raised.value) == "Nothing can be written to {}: {}".format(tmp_path / "new", expected)
+
+
+@REAL
+@pytest.mark.parametrize("name", ["verdict.json", "run.log"])
+def test_a_folder_in_the_place_of_a_result_is_said(bench: Bench, name: str) -> None:
+    bench.capsule()
+    (bench.folder / "results" / name).mkdir(parents=True)
+    ended = bench.run("--engine", "onnxruntime", "--output", str(bench.folder / "results"), *QUICK)
+    assert ended.code == 2
+    assert "results/{} cannot be written: Is a directory. Take away".format(name) in ended.stderr
+
+
+@REAL
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (100, "Nothing can be written to "),
+        (4096, "the folder of the results cannot be written"),  # as much as is tried at the start, and no verdict
+    ],
+)
+def test_a_disk_that_is_or_gets_full_is_said(bench: Bench, limit: int, said: str) -> None:
+    import resource
+
+    bench.capsule()
+    ended = bench.run(
+        "--engine", "onnxruntime", *QUICK, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    assert (ended.code, ended.verdict, ended.stdout) == (2, None, "")
+    assert ended.stderr.splitlines()[-1].startswith("run.py: " + said)
+    assert "File too large. Make room there" in ended.stderr
+    assert left_over(bench.place) == []
+
+
+@REAL
+@pytest.mark.parametrize("streams", [("stdout",), ("stderr",), ("stdout", "stderr")])
+@pytest.mark.parametrize("given", [QUICK, ("--json",) + QUICK])
+def test_a_reader_that_left_changes_no_exit_code(bench: Bench, streams: Any, given: Any) -> None:
+    bench.capsule()
+    bench.tensorrt("8.2", builder.CHATTY)
+    nobody, left = os.pipe()
+    os.close(nobody)
+    ended = bench.run(*given, **dict.fromkeys(streams, left))
+    os.close(left)
+    assert ended.code == 0
+    assert ended.verdict is not None
+    assert ended.verdict["passed"]
+
+
+@pytest.mark.parametrize(("given", "code"), [(("--help",), 0), (("--json", "--none"), 2)])
+def test_a_reader_that_left_before_anything_began_changes_no_exit_code(bench: Bench, given: Any, code: int) -> None:
+    bench.capsule()
+    nobody, left = os.pipe()
+    os.close(nobody)
+    ended = bench.run(*given, stdout=left)
+    os.close(left)
+    assert ended.code == code
+    assert "Exception ignored" not in ended.stderr
+
+
+@REAL
+def test_a_capsule_runs_from_a_path_of_any_letters_in_a_bare_locale(bench: Bench) -> None:
+    bench.capsule()
+    odd = os.fsdecode("\u00e4 b\u6f22".encode("utf-8"))  # of whatever locale this test has
+    os.rename(bench.place, str(bench.folder / odd))
+    bench.place = str(bench.folder / odd)
+    bench.tensorrt("8.2")
+    ended = bench.run("--output", os.path.join(bench.place, odd), *QUICK)
+    assert ended.code == 0, ended.stderr
+    assert os.path.isfile(os.path.join(bench.place, odd, "verdict.json"))
+
+
+@REAL
+def test_a_second_run_in_a_folder_is_refused_and_leaves_the_first_alone(bench: Bench) -> None:
+    bench.capsule()
+    first = bench.start("--engine", "onnxruntime", "--quick", "--duration", "2")
+    wait_for(first, "timing: ")
+    second = bench.run("--engine", "onnxruntime", *QUICK)
+    assert second.code == 2
+    assert "Another run is at work in {}".format(bench.place) in second.stderr
+    ended = bench.ended(first)
+    assert ended.code == 0, ended.stderr
+    assert ended.verdict is not None
+    log = Path(bench.place, "run.log").read_text()
+    assert log.count("every file is as it was bundled") == 1
+    assert bench.run("--engine", "onnxruntime", *QUICK).code == 0
+    assert Path(bench.place, "run.log").read_text().count("every file is as it was bundled") == 1
+
+
+@REAL
+def test_a_signal_that_nohup_ignores_does_not_end_the_run(bench: Bench) -> None:
+    bench.capsule()
+    ignored = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    process = bench.start("--engine", "onnxruntime", "--quick", "--duration", "0.5", **ignored)
+    wait_for(process, "timing: ")
+    process.send_signal(signal.SIGHUP)
+    ended = bench.ended(process)
+    assert ended.code == 0, ended.stderr
+
+
+def test_what_native_code_prints_does_not_mix_with_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: "pytest.CaptureFixture[str]"
+) -> None:
+    def noisy(options: Any, folder: str, root: str) -> None:
+        os.write(1, b"noise of a library\n")
+        raise BadRequest("There is nothing to run.")
+
+    monkeypatch.setattr(run, "run", noisy)
+    assert run.main(["--json"], str(tmp_path)) == 2
+    os.write(1, b"what comes later\n")
+    captured = capfd.readouterr()
+    assert "noise of a library" in captured.err
+    document, _, later = captured.out.partition("}\n")
+    assert json.loads(document + "}")["error"] == "There is nothing to run."
+    assert later == "what comes later\n"
+
+
 def test_an_error_of_our_own_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(options: Any, folder: str) -> None:
+    def broken(options: Any, folder: str, root: str) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     monkeypatch.setattr(run, "run", broken)

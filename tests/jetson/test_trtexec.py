@@ -14,11 +14,13 @@ from typing import Any, Dict, List
 import numpy as np
 import pytest
 
-from deploy_attn.jetson import trtexec
+from deploy_attn.jetson import trtexec, trtexec_build
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from deploy_attn.jetson.timing import Options, notes, summary
-from deploy_attn.jetson.trtexec import Tool, TrtexecEngine
+from deploy_attn.jetson.trtexec import Tool
+from deploy_attn.jetson.trtexec_engine import TrtexecEngine
 from deploy_attn.jetson.trtexec_files import ROUNDING, read_outputs, read_times
+from deploy_attn.jetson.trtexec_process import LOG
 from tests.jetson import fake_trtexec as fake
 from tests.jetson.onnx_bytes import scaled_relu
 
@@ -55,7 +57,7 @@ class Bench:
         return trtexec.open_tool(fake.install(str(self.folder), release))
 
     def build(self, release: str, **request: Any) -> Dict[str, Any]:
-        return trtexec.build(self.tool(release), str(self.folder), request)
+        return trtexec_build.build(self.tool(release), str(self.folder), request)
 
     def engine(self, release: str, **request: Any) -> TrtexecEngine:
         assert self.build(release, **request)["built"]
@@ -191,7 +193,7 @@ def test_a_build_keeps_to_profile_and_timing_cache(bench: Bench) -> None:
 @EACH_RELEASE
 def test_a_build_answers_as_the_python_builder_does(bench: Bench, release: str) -> None:
     lines: List[str] = []
-    outcome = trtexec.build(bench.tool(release), str(bench.folder), {}, lines.append)
+    outcome = trtexec_build.build(bench.tool(release), str(bench.folder), {}, lines.append)
     from deploy_attn.jetson.tensorrt_build import blank_outcome
 
     assert set(outcome) == set(blank_outcome())
@@ -200,7 +202,7 @@ def test_a_build_answers_as_the_python_builder_does(bench: Bench, release: str) 
     assert [layer["name"] for layer in outcome["layers"]] == ["mean", "conv", "/gate/Mul"]
     assert ["WARNING", "a warning that means nothing"] in outcome["messages"]
     assert (bench.folder / "engine").stat().st_size > 0
-    log = (bench.folder / trtexec.LOG).read_text()
+    log = (bench.folder / LOG).read_text()
     assert log.splitlines() == lines
     assert "TensorRT version: " + release in log
 
@@ -250,7 +252,7 @@ def test_what_a_version_cannot_do_is_refused_before_it_is_started(
 ) -> None:
     tool = bench.tool(release)
     with pytest.raises(BadRequest, match=said):
-        trtexec.build(tool, str(bench.folder), request_)
+        trtexec_build.build(tool, str(bench.folder), request_)
     assert bench.calls() == []
 
 
@@ -269,6 +271,11 @@ def test_an_engine_that_is_not_as_planned_is_found(bench: Bench, fault: str, rel
     assert outcome["built"]
     assert len(outcome["precision_problems"]) == 1
     assert said in outcome["precision_problems"][0]
+
+
+def test_layers_that_are_not_shown_are_no_problem_of_fp32(bench: Bench) -> None:
+    bench.fault(fake.NO_LAYERS)
+    assert bench.build("8.6.1")["precision_problems"] == []
 
 
 def test_layers_that_a_build_does_not_show_are_read_from_the_loaded_engine(bench: Bench) -> None:
@@ -324,16 +331,19 @@ def test_a_build_that_ends_badly_says_how(bench: Bench, fault: str, said: str) -
 
 def test_an_interrupted_build_ends_its_trtexec(bench: Bench) -> None:
     code = (
-        "import sys; sys.path[:0] = {!r}\n"
-        "from {} import build, open_tool\n"
-        "build(open_tool({!r}), {!r}, {{}}, lambda line: print(line, flush=True))\n"
-    ).format(sys.path, trtexec.__name__, fake.install(str(bench.folder), "8.2.1"), str(bench.folder))
+        "import sys; sys.path[:0] = {3!r}\n"
+        "from {0} import open_tool\n"
+        "from {0}_build import build\n"
+        "build(open_tool({1!r}), {2!r}, {{}}, lambda line: print(line, flush=True))\n"
+    ).format(trtexec.__name__, fake.install(str(bench.folder), "8.2.1"), str(bench.folder), sys.path)
     bench.fault(fake.SLOW)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     for line in process.stdout:
         if b"TensorRT version" in line:
             break
+    (child,) = [pid for pid in running_in(str(bench.folder)) if int(pid) != process.pid]
+    assert os.getsid(int(child)) != os.getsid(process.pid), "a Ctrl-C at the terminal would reach it too"
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, errors = process.communicate(timeout=20)
@@ -461,7 +471,7 @@ def test_an_input_that_trtexec_cannot_name_is_refused(bench: Bench) -> None:
 @EACH_RELEASE
 def test_times_are_those_after_the_warm_up(bench: Bench, release: str) -> None:
     timing = bench.engine(release).time({"x": ONES}, Options(duration=1.2))
-    assert "--duration=2" in bench.calls()[-1]
+    assert {"--duration=2", "--exposeDMA"} <= set(bench.calls()[-1])
     compute, latency = summary(timing.compute), summary(timing.end_to_end)
     assert (compute["n"], compute["loop"]) == (100, 1)
     assert (compute["min_ms"], compute["max_ms"]) == (2.5, 2.59)
@@ -519,7 +529,7 @@ def test_log_lines_come_while_trtexec_runs(bench: Bench) -> None:
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
-        trtexec.build(tool, str(bench.folder), {}, on_line)
+        trtexec_build.build(tool, str(bench.folder), {}, on_line)
     assert seen.is_set()
     assert running_in(str(bench.folder)) == []
 

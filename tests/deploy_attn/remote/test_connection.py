@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncssh
 import pytest
 
+from deploy_attn.remote import connection
 from tests.conftest import Finished
 from tests.deploy_attn.command_line import Cli
 from tests.deploy_attn.remote.conftest import User
@@ -151,6 +155,56 @@ def test_the_agent_is_asked(attempt: Try, board: Board) -> None:
     assert "Key files tried: none; ssh-agent was asked too." in attempt(board.address).stdout
 
 
+@pytest.mark.usefixtures("agent")
+def test_nothing_of_this_machine_is_lent_to_a_board(
+    cli: Cli, board: Board, user: User, capsule: Callable[[str], Path]
+) -> None:
+    user.configure("Host *\n ForwardAgent yes\n ForwardX11 yes\n")
+    lent = "set(os.environ) & {'SSH_AUTH_SOCK', 'DISPLAY'}"
+    done = cli("remote", board.address, capsule(f"sys.exit(3) if {lent} else judge()\n"))
+    assert done.exit_code == 0, done.stdout
+
+
+@pytest.mark.usefixtures("agent")
+@pytest.mark.parametrize(
+    ("configuration", "why"),
+    [
+        ("IdentityFile ~/.ssh/absent", None),
+        ("IdentityFile ~/.ssh/garbage", None),
+        ("IdentityFile ~/.ssh/mine.pub", None),
+        ("IdentityFile ~/.ssh/mine.pub\n IdentitiesOnly yes", None),
+        ("IdentityFile ~/.ssh/garbage\n IdentityFile ~/.ssh/mine.pub\n IdentitiesOnly yes", None),
+        ("IdentityFile ~/.ssh/locked\n IdentitiesOnly yes", None),
+        ("IdentityFile ~/.ssh/other\n IdentitiesOnly yes", "other needs a passphrase: `ssh-add "),
+        ("IdentityFile ~/.ssh/garbage\n IdentitiesOnly yes", "garbage cannot be read as a key, and was left out."),
+        ("IdentityAgent none", "Key files tried: none; no ssh-agent is running."),
+        ("IdentityAgent ~/.ssh/absent", "no ssh-agent is at "),
+    ],
+)
+def test_the_files_of_the_configuration_and_the_agent_go_together_as_in_openssh(
+    attempt: Try, board: Board, user: User, configuration: str, why: str | None
+) -> None:
+    (user.ssh / "garbage").write_text("garbage", encoding="utf-8")
+    (user.ssh / "mine.pub").write_bytes(user.key.export_public_key())
+    for name, key in (("locked", user.key), ("other", another_key())):
+        (user.ssh / name).write_bytes(key.export_private_key("pkcs8-pem", passphrase="words"))  # noqa: S106
+        (user.ssh / f"{name}.pub").write_bytes(key.export_public_key())
+    user.configure(f"Host *\n {configuration}\n")
+    done = attempt(board.address)
+    assert done.exit_code == (0 if why is None else 2), done.stdout
+    assert why is None or why in done.stdout
+
+
+def test_a_key_file_that_is_damaged_does_not_stop_the_others(attempt: Try, board: Board, user: User) -> None:
+    (user.ssh / "id_ed25519").rename(user.ssh / "id_rsa")
+    (user.ssh / "id_ed25519").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", encoding="utf-8")
+    assert attempt(board.address).exit_code == 0
+    (user.ssh / "id_rsa").unlink()
+    done = attempt(board.address)
+    assert done.exit_code == 2
+    assert f"{user.ssh / 'id_ed25519'} cannot be read as a key, and was left out." in done.stdout
+
+
 def test_names_keys_and_jump_hosts_come_from_the_configuration(attempt: Try, board: Board, user: User) -> None:
     (user.ssh / "id_ed25519").rename(user.ssh / "nano key")
     login = f'HostName 127.0.0.1\n Port {board.port}\n IdentityFile ~/.ssh/absent\n IdentityFile "~/.ssh/nano key"\n'
@@ -203,10 +257,32 @@ def test_a_host_that_cannot_be_reached_is_told(
     assert why in done.stdout
 
 
-def test_a_port_that_speaks_no_ssh_is_told(cli: Cli, board: Board, real_capsule: Path) -> None:
-    import socket
-    import threading
+@pytest.mark.parametrize("limit", ["_CONNECT_SECONDS", "_LOGIN_SECONDS"])
+@pytest.mark.parametrize("hello", [b"", b"SSH-2.0-silent\r\n"])
+def test_a_host_that_answers_nothing_is_given_up(
+    attempt: Try, monkeypatch: pytest.MonkeyPatch, hello: bytes, limit: str
+) -> None:
+    """Neither before it says that it speaks SSH nor after it."""
+    monkeypatch.setattr(connection, limit, 0.5)
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, taken = listener.getsockname()[1], []
 
+        def greet() -> None:
+            taken.append(listener.accept()[0])
+            taken[0].sendall(hello)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        done = attempt(f"127.0.0.1:{port}")
+        thread.join(10)
+        taken[0].close()
+    assert done.exit_code == 2
+    assert f"no connection to 127.0.0.1, port {port}: " in done.stdout
+    assert time.monotonic() - began < 10
+
+
+def test_a_port_that_speaks_no_ssh_is_told(cli: Cli, board: Board, real_capsule: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:

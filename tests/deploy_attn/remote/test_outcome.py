@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy_attn.jetson.errors import DeployAttnError
+from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.remote.conversation import Ended
 from deploy_attn.remote.outcome import keep_text, outcome_of
 from tests.deploy_attn.remote.capsules import CHECK
@@ -34,6 +34,10 @@ def measured(**changes: Any) -> str:
 def test_a_verdict_that_holds_passes() -> None:
     found = outcome_of(ended(verdict()))
     assert (found.exit_code, found.problem, found.engine) == (0, None, "onnxruntime")
+
+
+def test_a_runner_that_refused_has_no_verdict() -> None:
+    assert outcome_of(ended(verdict(), 2)).verdict is None
 
 
 def test_a_verdict_that_does_not_hold_says_it_itself() -> None:
@@ -94,6 +98,6 @@ def test_no_text_of_a_board_is_a_verdict_by_chance(text: str) -> None:
 
 def test_a_file_that_cannot_be_written_is_an_error_and_leaves_no_draft(tmp_path: Path) -> None:
     (tmp_path / "verdict.json").mkdir()
-    with pytest.raises(DeployAttnError, match=r"verdict.json cannot be written"):
+    with pytest.raises(BadRequest, match=r"verdict.json cannot be written"):
         keep_text(tmp_path, "verdict.json", "text")
     assert [file.name for file in tmp_path.iterdir()] == ["verdict.json"]

@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 
 from deploy_attn.engines.parity import verify
+from deploy_attn.jetson.capsule import unpack
+from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.remote import capsule_file, connection, fleet
+from deploy_attn.remote.address import Address
 from deploy_attn.remote.on_board import KEPT_CAPSULES, Folder, Refused, forget_old, sha256_of
 from tests.deploy_attn.command_line import Cli
 from tests.deploy_attn.remote.capsules import archive_of, padded
@@ -88,13 +92,25 @@ def test_an_unchanged_capsule_is_not_copied_again(cli: Cli, board: Board, artifa
     assert there.read_bytes() == archive.read_bytes()
 
 
+def test_a_capsule_that_is_there_costs_few_bytes(
+    cli: Cli, board: Board, user: User, capsule: Make, tmp_path: Path
+) -> None:
+    archive = padded(capsule(PASSES), tmp_path, 1 << 20)
+    wires = [Wire(board), Wire(board)]
+    user.know(*(board.known(wire.port) for wire in wires))
+    for wire in wires:
+        assert cli("remote", f"127.0.0.1:{wire.port}", archive).exit_code == 0
+    assert [wire.sent > 1 << 20 for wire in wires] == [True, False]
+    assert wires[1].sent < 50_000
+
+
 def test_options_reach_the_runner_and_the_board(cli: Cli, board: Board, capsule: Make, in_folder: Path) -> None:
     archive = capsule("put('arguments', repr(sys.argv[1:]))\n" + PASSES)
     options = ("--engine", "trtexec", "--precision", "fp16", "--duration", "2.5", "--quick", "--pin-clocks")
     places = ("--remote-folder", "~/a folder", "--python", "~/../bin/python3", "--keep", "-o", "brought")
     done = cli("remote", board.address, archive, *options, *places)
     assert done.exit_code == 0, done.stderr
-    (kept,) = (board.home / "a folder").glob("kept-*/*/arguments")
+    (kept,) = (board.home / "a folder").glob("deploy-attn-kept-*/*/arguments")
     assert kept.read_text(encoding="utf-8") == repr(
         ["--engine", "trtexec", "--precision", "fp16", "--duration", "2.5", "--quick", "--pin-clocks"]
     )
@@ -132,6 +148,19 @@ def test_one_failing_board_stops_no_other(cli: Cli, board: Board, capsule: Make,
     first, there = json.loads(done.stdout)["hosts"]
     assert (done.exit_code, first["exit_code"], there["exit_code"]) == (exit_code, 2, exit_code % 2)
     assert "no connection to 127.0.0.1, port 1: Connection refused." in first["error"]
+
+
+def test_a_bug_over_one_board_stops_no_other(
+    cli: Cli, board: Board, second_board: Board, capsule: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connected(address: Address) -> contextlib.AbstractAsyncContextManager[Any]:
+        return {board.address: connection.connected}[str(address)](address)
+
+    monkeypatch.setattr(fleet, "connected", connected)
+    done = cli("remote", second_board.address, board.address, capsule(PASSES), "--json")
+    broken, there = json.loads(done.stdout)["hosts"]
+    assert (done.exit_code, broken["exit_code"], there["exit_code"]) == (1, 1, 0)
+    assert broken["error"].startswith("unexpected KeyError: ")
 
 
 def test_a_second_run_on_a_board_is_refused(cli: Cli, board: Board, user: User, capsule: Make) -> None:
@@ -192,6 +221,34 @@ def test_a_full_disk_is_named(cli: Cli, board: Board, python36: str, full_disk: 
     assert cli("remote", board.address, archive).exit_code == 0
 
 
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_folder_on_the_board_may_have_any_name(
+    cli: Cli, board: Board, python36: str, capsule: Make, locale: str
+) -> None:
+    board.set_python(python36, LC_ALL=locale)
+    done = cli("remote", board.address, capsule(PASSES), "--remote-folder", "~/café ☃", "--keep", "--json")
+    (host,) = json.loads(done.stdout)["hosts"]
+    assert (done.exit_code, host["error"]) == (0, None)
+    assert Path(host["kept"]).parent == board.home / "café ☃"
+    assert Path(host["kept"]).is_dir()
+
+
+def test_a_verdict_that_cannot_be_kept_is_told_all_the_same(
+    cli: Cli, board: Board, capsule: Make, in_folder: Path
+) -> None:
+    name = f"verdict-{board.address.replace(':', '_')}-onnxruntime.json"
+    (in_folder / name).mkdir()
+    done = cli("remote", board.address, capsule(PASSES), "-o", ".", "--json")
+    (host,) = json.loads(done.stdout)["hosts"]
+    assert (done.exit_code, host["exit_code"], host["verdict"]["passed"], host["verdict_file"]) == (2, 2, True, None)
+    assert f"{name} cannot be written: Is a directory. Choose a folder with -o." in host["error"]
+    done = cli("remote", board.address, capsule(PASSES), "-o", ".")
+    assert f"unsaved  {board.address}  onnxruntime: 1 of 1 checks hold" in done.stdout
+    done = cli("remote", board.address, capsule("judge(passed=False, problems=['no'])\nsys.exit(1)"), "-o", ".")
+    assert done.exit_code == 1
+    assert f"FAIL     {board.address}  onnxruntime: 1 of 1 checks hold" in done.stdout
+
+
 def test_what_cannot_fit_is_not_even_copied(tmp_path: Path) -> None:
     with Folder(str(tmp_path)) as folder, pytest.raises(Refused, match=r"there is no space in .* MiB are free"):
         folder.check_space(1 << 62)
@@ -208,19 +265,25 @@ def test_a_folder_that_cannot_be_written_is_named(cli: Cli, board: Board, capsul
 def test_an_interrupt_ends_the_runner_on_the_board_and_cleans_up(
     cli: Cli, board: Board, capsule: Make, signum: signal.Signals, exit_code: int
 ) -> None:
-    before = signal.getsignal(signum)
     pids: list[int] = []
 
     def interrupt() -> None:
         pids.append(board.pid())
         os.kill(os.getpid(), signum)
 
-    with meanwhile(interrupt):
-        done = cli("remote", board.address, capsule(WAITS))
+    def own(*_: object) -> None:
+        pytest.fail("the signal came to the one who listened before")
+
+    before = signal.signal(signum, own)
+    try:
+        with meanwhile(interrupt):
+            done = cli("remote", board.address, capsule(WAITS))
+        assert signal.getsignal(signum) == own
+    finally:
+        signal.signal(signum, before)
     assert done.exit_code == exit_code
     assert not is_alive(pids[0])
     assert board.left_behind() == []
-    assert signal.getsignal(signum) == before
 
 
 def test_a_run_that_takes_too_long_is_ended(cli: Cli, board: Board, capsule: Make) -> None:
@@ -232,20 +295,43 @@ def test_a_run_that_takes_too_long_is_ended(cli: Cli, board: Board, capsule: Mak
 
 
 def test_what_another_run_left_is_cleaned(cli: Cli, board: Board, capsule: Make) -> None:
-    for name in ("run-abc", "kept-abc", "capsules"):
+    for name in ("deploy-attn-run-abc_1234", "deploy-attn-kept-abc_1234", "capsules"):
         (board.cache / name).mkdir(parents=True)
-    (board.cache / "capsules" / "abc.tar.gz.12.part").write_bytes(b"half")
+    (board.cache / "capsules" / f"{'0a' * 32}.tar.gz.12.part").write_bytes(b"half")
     assert cli("remote", board.address, capsule(PASSES)).exit_code == 0
-    assert board.left_behind() == ["kept-abc"]
+    assert board.left_behind() == ["deploy-attn-kept-abc_1234"]
     assert len(board.capsules()) == 1
 
 
+def test_what_is_the_users_in_a_folder_on_the_board_stays(cli: Cli, board: Board, capsule: Make) -> None:
+    mine = ["capsules/mine.part", "capsules/mine.tar.gz", "run-1/weights", "deploy-attn-run-mine/notes", "kept-1/x"]
+    for name in mine:
+        (board.home / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+        (board.home / "work" / name).write_text("mine", encoding="utf-8")
+        os.utime(board.home / "work" / name, (0, 0))
+    for number in range(KEPT_CAPSULES):
+        (board.home / "work" / "capsules" / f"{number:064x}.tar.gz").write_bytes(b"")
+    assert cli("remote", board.address, capsule(PASSES), "--remote-folder", "~/work").exit_code == 0
+    assert [name for name in mine if not (board.home / "work" / name).exists()] == []
+
+
 def test_a_board_keeps_its_newest_capsules(tmp_path: Path) -> None:
-    for number in range(KEPT_CAPSULES + 3):
-        (tmp_path / f"{number:02}.tar.gz").write_bytes(b"")
-        os.utime(tmp_path / f"{number:02}.tar.gz", (number, number))
-    forget_old(str(tmp_path))
-    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{n:02}.tar.gz" for n in range(3, KEPT_CAPSULES + 3)]
+    files = [tmp_path / f"{number:064x}.tar.gz" for number in range(KEPT_CAPSULES + 3)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"")
+        os.utime(file, (number, number))
+    forget_old(str(files[-1]))
+    assert sorted(tmp_path.iterdir()) == files[3:]
+
+
+def test_the_capsule_that_is_to_run_is_never_removed(tmp_path: Path) -> None:
+    """A board without a battery for its clock may be years behind the files of an earlier start."""
+    files = [tmp_path / f"{number:064x}.tar.gz" for number in range(KEPT_CAPSULES + 3)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"")
+        os.utime(file, (number, number))
+    forget_old(str(files[0]))
+    assert sorted(tmp_path.iterdir()) == [files[0], *files[4:]]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +348,53 @@ def test_what_is_no_capsule_goes_to_no_board(cli: Cli, in_folder: Path, content:
     assert done.exit_code == 2
     assert why in done.stderr
     assert "no connection" not in done.stderr
+
+
+def test_a_folder_that_takes_no_verdict_is_told_before_any_board_is_asked(
+    cli: Cli, real_capsule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    done = cli("remote", "127.0.0.1:1", real_capsule)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{real_capsule.parent} cannot be written, and verdicts go there." in done.stderr
+
+
+def test_a_board_is_asked_for_more_room_than_the_files_take(real_capsule: Path, in_folder: Path) -> None:
+    folder = Path(unpack(str(real_capsule), str(in_folder)))
+    files = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert files < capsule_file.capsule_file(real_capsule, None).unpacked_bytes < 2 * files
+
+
+def test_what_is_no_file_is_not_read(cli: Cli, in_folder: Path) -> None:
+    """Neither waits for a writer nor fills the memory."""
+    os.mkfifo(in_folder / "pipe")
+    for name in ("pipe", "/dev/zero"):
+        done = cli("remote", "127.0.0.1:1", name)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"{name} is not a plain file." in done.stderr
+
+
+def test_an_unpacked_capsule_is_told_from_an_artifact(cli: Cli, real_capsule: Path, in_folder: Path) -> None:
+    folder = unpack(str(real_capsule), str(in_folder))
+    done = cli("remote", "127.0.0.1:1", folder)
+    assert done.exit_code == 2
+    assert f"{folder} is an unpacked capsule. Name its archive, or the artifact's folder." in done.stderr
+
+
+def test_a_capsule_that_changes_while_it_is_read_goes_to_no_board(
+    real_capsule: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "capsule.tar.gz"
+    shutil.copy(real_capsule, archive)
+
+    def slow(file: str, folder: str) -> str:
+        place = unpack(file, folder)
+        archive.write_bytes(b"another")
+        return place
+
+    monkeypatch.setattr(capsule_file, "unpack", slow)
+    with pytest.raises(BadRequest, match=r"changed while it was read. Run it again"):
+        capsule_file.capsule_file(archive, None)
 
 
 def test_a_tampered_capsule_goes_to_no_board(cli: Cli, real_capsule: Path, tmp_path: Path) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from deploy_attn.remote import conversation, on_board
 from tests.deploy_attn.command_line import Cli
+from tests.deploy_attn.remote.capsules import padded
 from tests.deploy_attn.remote.sshd import Board, is_alive, wait_for
 
 Make = Callable[[str], Path]
@@ -68,6 +70,20 @@ def test_a_talkative_runner_is_cut_short_and_cannot_touch_the_terminal(cli: Cli,
     assert done.stderr.rstrip().endswith("... more than is shown here; run.log has what the runner logged")
 
 
+@pytest.mark.parametrize("gone", ["closed", None])
+def test_a_run_does_not_end_because_nobody_reads_its_progress(
+    cli: Cli, board: Board, capsule: Make, monkeypatch: pytest.MonkeyPatch, gone: str | None
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    archive = capsule("print('at work')\njudge()\n")
+    monkeypatch.setattr(sys, "stderr", gone and Closed())
+    done = cli("remote", board.address, archive)
+    assert done.exit_code == 0, done.stdout
+
+
 def test_processes_that_a_runner_leaves_are_ended(cli: Cli, board: Board, capsule: Make) -> None:
     run = "if os.fork() == 0:\n    tell_pid()\n    time.sleep(60)\njudge()\n"
     done = cli("remote", board.address, capsule(run))
@@ -89,6 +105,23 @@ def test_the_host_waits_longer_than_the_board_takes_to_end_a_runner() -> None:
     assert [signum for signum, _ in on_board.GRACE] == [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
     assert sum(seconds for _, seconds in on_board.GRACE) < conversation._STOPPING
     assert conversation._ALIVE_EVERY * 3 < on_board.SILENCE
+
+
+@pytest.mark.parametrize("alive_every", [0.2, 60.0])
+def test_a_run_goes_on_while_the_host_gives_signs_of_life(
+    cli: Cli, board: Board, capsule: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive_every: float
+) -> None:
+    """With a board that waits for two seconds only."""
+    program = Path(on_board.__file__).read_text(encoding="utf-8")
+    assert f"SILENCE = {on_board.SILENCE}" in program
+    impatient = program.replace(f"SILENCE = {on_board.SILENCE}", "SILENCE = 2.0")
+    (tmp_path / "on_board.py").write_text(impatient, encoding="utf-8")
+    monkeypatch.setattr(conversation, "__file__", str(tmp_path / "conversation.py"))
+    monkeypatch.setattr(conversation, "_ALIVE_EVERY", alive_every)
+    done = cli("remote", board.address, capsule("tell_pid()\ntime.sleep(3.5)\njudge()\n"))
+    assert done.exit_code == (0 if alive_every < 1.0 else 2), done.stdout
+    assert not is_alive(board.pid())
+    assert board.left_behind() == []
 
 
 def test_a_runner_that_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +180,40 @@ def test_a_host_that_is_no_board_is_told_apart(
     assert done.exit_code == 2
     assert why.replace("python3 is not", f"{name} is not") in done.stdout
     assert len(done.stdout) < 6000
+
+
+def test_a_board_is_heard_while_the_capsule_is_copied(
+    cli: Cli, board: Board, real_capsule: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes nothing more of it and says why."""
+    monkeypatch.setattr(conversation, "_STOPPING", 0.2)
+    board_says(board, {"found": {}}, {"refused": "no more"})
+    done = cli("remote", board.address, padded(real_capsule, tmp_path, 8 << 20), "--timeout", "4")
+    assert done.exit_code == 2
+    assert "no more" in done.stdout
+
+
+def test_what_a_board_says_is_bounded_here_too(
+    cli: Cli, board: Board, real_capsule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "_STOPPING", 0.2)
+    board_says(board, {"found": {"there": True}}, {"line": "z" * 5000}, {"refused": "y" * 5000})
+    done = cli("remote", board.address, real_capsule)
+    assert "z" * 2000 in done.stderr
+    assert max(map(len, (done.stderr + done.stdout).splitlines())) < 2200
+
+
+def board_says(board: Board, *news: Mapping[str, object]) -> None:
+    """Lets a host answer as the program on a board would, and nothing more."""
+    lines = "".join(f"echo '{on_board.MARK}{json.dumps(one)}'\n" for one in news)
+    (board.folder / "bin" / "python3").write_text(f"#!/bin/sh\n{lines}sleep 5\n", encoding="utf-8")
+
+
+def test_a_capsule_that_arrives_damaged_is_not_kept(tmp_path: Path) -> None:
+    request = {"size": 5, "sha256": "0" * 64}
+    with pytest.raises(on_board.Refused, match=r"arrived damaged.*Run it again"):
+        on_board.receive(request, str(tmp_path / "capsule.tar.gz"), io.BytesIO(b"bytes"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_python_that_cannot_be_started_is_named(cli: Cli, board: Board, real_capsule: Path) -> None:
