@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOMS := deploy_attn export engines jetson
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test boards lint types wheel clean
+.PHONY: demo test networks boards lint types wheel clean
 
 demo: $(INSTALLED)
 	@echo "--- A catalogue module. README.md says how to read the verdict."
@@ -14,7 +14,10 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/digits/run.py --output build/demo/digits
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/networks
+
+networks: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/networks
 
 boards:
 	$(PYTHON) .ci/interpreters

@@ -17,12 +17,9 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import random
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +30,7 @@ from cases import MEASURED, Case, Result, Results, cases, machine, name_argument
 from naive import naive
 from torch import nn
 
+from deploy_attn.engines.pairs import Call, Effort, Paired, paired, warm_up
 from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
 from deploy_attn.jetson.metrics import compare
@@ -56,48 +54,27 @@ METHOD = {
 }
 BOUND = 0.98
 APART = 1e-4  # RMS relative, of two FP32 graphs of one function
-WARM_UP = 10
-MOST_PAIRS = 300
-SLOW_S = 0.05
 
 
 class Differs(Exception):
     """The two graphs do not compute the same, so their times say nothing."""
 
 
-class Effort(NamedTuple):
+class Share(NamedTuple):
     """How long to measure: a share of a case's seconds, and the fewest pairs, for calls up to 50 ms and slower."""
 
     share: float
     least: int
     least_if_slow: int
 
-
-PILOT = Effort(0.1, 10, 3)
-MAIN = Effort(0.5, 30, 8)
-AGAIN = Effort(1.0, 60, 16)
-SIDE = Effort(0.15, 30, 8)
+    def of(self, seconds: float) -> Effort:
+        return Effort(self.share * seconds, self.least, self.least_if_slow)
 
 
-@dataclass
-class Paired:
-    """Timed calls of two sessions, pair by pair, in seconds."""
-
-    first: list[float] = field(default_factory=list)
-    second: list[float] = field(default_factory=list)
-
-    @property
-    def ratio(self) -> float:
-        """The median of first / second within a pair."""
-        return statistics.median(self._ratios())
-
-    def summary(self) -> Result:
-        tenths = statistics.quantiles(self._ratios(), n=10, method="inclusive")
-        figures = {"median": self.ratio, "p10": tenths[0], "p90": tenths[-1]}
-        return {**{name: round(value, 3) for name, value in figures.items()}, "pairs": len(self.first)}
-
-    def _ratios(self) -> list[float]:
-        return [a / b for a, b in zip(self.first, self.second)]
+PILOT = Share(0.1, 10, 3)
+MAIN = Share(0.5, 30, 8)
+AGAIN = Share(1.0, 60, 16)
+SIDE = Share(0.15, 30, 8)
 
 
 class Contest:
@@ -128,20 +105,20 @@ class Contest:
 
     def warm_up(self) -> None:
         for session in self._sessions.values():
-            _warm_up(session, self._feed)
+            warm_up(self._call(session))
 
     def better_level(self, graph: str) -> str:
         """The level at which a graph is faster, from a short pilot."""
         pilot = self._pairs(self._sessions[graph, "all"], self._sessions[graph, "extended"], PILOT)
         return "all" if pilot.ratio <= 1 else "extended"
 
-    def gain(self, naive_level: str, form_level: str, effort: Effort) -> Paired:
+    def gain(self, naive_level: str, form_level: str, effort: Share) -> Paired:
         return self._pairs(self._sessions["naive", naive_level], self._sessions["form", form_level], effort)
 
     def control(self, level: str) -> Paired:
         """The source's graph against a second session of itself, whose ratio must be 1."""
         other = _session(self._naive, level)
-        _warm_up(other, self._feed)
+        warm_up(self._call(other))
         return self._pairs(self._sessions["naive", level], other, SIDE)
 
     def _graph(self, module: nn.Module) -> bytes:
@@ -150,18 +127,11 @@ class Contest:
             graph: bytes = onnx_from_module(module.eval(), x, GraphRequest(17, 8)).SerializeToString()
         return graph
 
-    def _pairs(self, first: ort.InferenceSession, second: ort.InferenceSession, effort: Effort) -> Paired:
-        paired = Paired()
-        one_s = [_timed(session, self._feed) for session in (first, second)]
-        least = effort.least if max(one_s) <= SLOW_S else effort.least_if_slow
-        affordable = int(effort.share * self._seconds / (2 * sum(one_s)))
-        for _ in range(min(MOST_PAIRS, max(least, affordable))):
-            turns = [(first, paired.first), (second, paired.second)]
-            random.shuffle(turns)
-            for session, times in turns:
-                session.run(None, self._feed)
-                times.append(_timed(session, self._feed))
-        return paired
+    def _pairs(self, first: ort.InferenceSession, second: ort.InferenceSession, share: Share) -> Paired:
+        return paired(self._call(first), self._call(second), share.of(self._seconds))
+
+    def _call(self, session: ort.InferenceSession) -> Call:
+        return lambda: session.run(None, self._feed)
 
 
 def main() -> int:
@@ -199,18 +169,17 @@ def measure(case: Case, shape: Shape, seconds: float) -> Result:
         contest = Contest(case, shape, seconds)
         contest.warm_up()
         again = contest.gain(levels["naive"], levels["form"], AGAIN)
-        better = Paired(better.first + again.first, better.second + again.second)
-    slow = statistics.median(better.first) > SLOW_S
+        better = better.joined(again)
     at_all = better if levels["naive"] == "all" else contest.gain("all", levels["form"], SIDE)
     return {
         "case": case.label,
         "name": case.name,
         "shape": shape_text(shape),
         "options": dict(case.options(*shape[2:])),
-        "ratio": better.summary(),
-        "ratio_to_all": at_all.summary(),
-        "control": None if slow else contest.control(levels["naive"]).summary(),
-        "microseconds": {"naive": _us(better.first), "naive_all": _us(at_all.first), "form": _us(better.second)},
+        "ratio": better.as_dict(),
+        "ratio_to_all": at_all.as_dict(),
+        "control": None if better.slow else contest.control(levels["naive"]).as_dict(),
+        "microseconds": {"naive": _us(better.first_s), "naive_all": _us(at_all.first_s), "form": _us(better.second_s)},
         "levels": levels,
         "rms_relative_apart": float(f"{apart:.1e}"),
     }
@@ -233,21 +202,6 @@ def _session(graph: bytes, level: str) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _warm_up(session: ort.InferenceSession, feed: Mapping[str, Array]) -> None:
-    """Ten calls, or as many as a second holds; a pilot's calls come on top."""
-    began = time.perf_counter()
-    for _ in range(WARM_UP):
-        session.run(None, feed)
-        if time.perf_counter() - began > 1:
-            break
-
-
-def _timed(session: ort.InferenceSession, feed: Mapping[str, Array]) -> float:
-    began = time.perf_counter()
-    session.run(None, feed)
-    return time.perf_counter() - began
 
 
 def _us(times: Sequence[float]) -> int:

@@ -8,6 +8,7 @@ two are answered from here, without it and without the heavy rooms; and so is
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -19,18 +20,31 @@ from typing import NamedTuple, NoReturn
 from deploy_attn import __version__
 from deploy_attn.overview import overview
 
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG))
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 it holds, 1 it does not, 2 the request cannot be served."""
     given = tuple(sys.argv[1:] if arguments is None else arguments)
-    if arguments is None and _plain_lint(given) is not None and _is_the_program():
-        _leave_at_once(given)
     try:
+        if arguments is None and _plain_lint(given) is not None and _is_the_program():
+            _leave_at_once(given)
         sys.exit(_answered(given))
     except BrokenPipeError:
         # The reader left (`| head`): nobody is there for the rest, and that is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _forget_stdout()
+        sys.stderr.write(f"deploy-attn: The answer cannot be written: {error.strerror}.\n")
+        sys.exit(1)
+
+
+def _forget_stdout() -> None:
+    """What is still to be written would fail once more while Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave_at_once(given: tuple[str, ...]) -> NoReturn:

@@ -27,8 +27,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 ModuleOptions = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the module; repeatable.")
 ]
-InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE", help="Parity input: .png, .jpg, .npy.")]
-
+InputFile = Annotated[
+    Path | None, typer.Option("--input", metavar="FILE", help="Parity input: .png, .jpg, .npy, .npz.")
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="[NAME=]BxCxHxW[:TYPE]", help="Shape of an input; one for each, in their order."),
+]
 
 TargetName = Annotated[
     str, typer.Option(metavar="TARGET", help="A name from `list --targets`, as jetson-nano, or a .toml file.")
@@ -70,13 +75,16 @@ def list_catalogue(
 def export(  # noqa: PLR0913 - the parser turns each parameter into an option
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `list`, or file.py:factory.")],
     channels: Annotated[int | None, typer.Option(min=1, help="Channels of a map of the default size.")] = None,
-    shape: Annotated[str | None, typer.Option(metavar="BxCxHxW", help="Shape of the input.")] = None,
+    shape: Shapes = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the typed FP16 graph and its plan as well.")] = False,
     target: TargetName = "onnxruntime-cpu",
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch axis open.")] = False,
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False,
     options: ModuleOptions = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .pt, .pth or .safetensors.")] = None,
+    semantics: Annotated[
+        str | None, typer.Option(metavar="[shift|smear]", help="What overlapping writes mean.")
+    ] = None,
     input_file: InputFile = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For weights and inputs that no file gives.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The artifact's folder; out/NAME.")] = None,
@@ -86,11 +94,10 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
     def job() -> Report:
         from deploy_attn.exporting import export_artifact
         from deploy_attn.request import ExportRequest
-        from deploy_attn.sources import parse_shape
 
         request = ExportRequest(
             name=name,
-            shape=None if shape is None else parse_shape(shape),
+            shape=shape or None,
             channels=channels,
             fp16=fp16,
             target=target,
@@ -98,6 +105,7 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
             dynamic_size=dynamic_size,
             options=_parsed_options(options or []),
             checkpoint=checkpoint,
+            semantics=semantics,
             input_file=input_file,
             seed=seed,
             output=output,
@@ -262,6 +270,35 @@ def report_verdicts(
         return report(paths)
 
     _finish(job, "show_report", as_json)
+
+
+@app.command("tax", help=COMMANDS["tax"])
+def tax(  # noqa: PLR0913 - the parser turns each parameter into an option
+    name: Annotated[str, typer.Argument(metavar="NAME", help="file.py:factory, or a name from `list`.")],
+    shape: Shapes = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights: .pt, .pth or .safetensors.")] = None,
+    options: ModuleOptions = None,
+    engine: Annotated[str, typer.Option(help="onnxruntime or onnxruntime-cuda.")] = "onnxruntime",
+    threads: Annotated[int, typer.Option(help="Of the engine, within one operator.")] = 1,
+    seconds: Annotated[float, typer.Option(metavar="S", help="About so long for each of the comparisons.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For weights and inputs that no file gives.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    def job() -> Report:
+        from deploy_attn.exporting import tax_of
+        from deploy_attn.request import ExportRequest
+        from deploy_attn.tax import TaxOptions
+
+        request = ExportRequest(
+            name=name,
+            shape=shape or None,
+            options=_parsed_options(options or []),
+            checkpoint=checkpoint,
+            seed=seed,
+        )
+        return tax_of(request, TaxOptions(engine, threads, seconds))
+
+    _finish(job, "show_tax", as_json)
 
 
 @app.command("doctor", help=COMMANDS["doctor"])

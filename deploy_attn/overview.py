@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "bundle": "Pack an artifact and its runner into one file for a device.",
         "remote": "Run an artifact's capsule on boards over SSH, and bring their verdicts back.",
         "report": "Show verdicts of the host and of boards in one table.",
+        "tax": "Measure what the attention of a network costs: as written, in export form, and removed.",
         "doctor": "Show what is installed here, and what is missing for what.",
     }
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy_attn import build_text, bundle_text
+from deploy_attn import build_text, bundle_text, tax_text
 from deploy_attn.engines.tolerance import TOLERANCES
+from deploy_attn.finding_text import finding_groups
 from deploy_attn.fix_text import show_fix as show_fix
 from deploy_attn.jetson.verdict import failure
 from deploy_attn.lint_text import finding_lines, verdict_of
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from deploy_attn.export.precision import PrecisionPlan
     from deploy_attn.exporting import ExportReport
     from deploy_attn.jetson.metrics import Comparison
-    from deploy_attn.rewriting.rewrite import Finding
+    from deploy_attn.tax import TaxReport
 
 _SHOWN_REASONS = 12
 _OPEN = MappingProxyType({"batch": "B", "height": "H", "width": "W"})
@@ -37,15 +39,17 @@ def show_export(report: ExportReport) -> None:
     """What was replaced under which proof, the plan, the verdict, and where it all lies."""
     console = _console()
     manifest = report.manifest
-    shape = "x".join(_OPEN.get(extent, str(extent)) for extent in manifest["input"]["shape"])
     console.print(
-        f"[bold]{escape(manifest['name'])}[/bold]  {shape}  -> {manifest['target']}, "
-        f"opset {manifest['opset']}, IR {manifest['ir_version']}"
+        f"[bold]{escape(manifest['name'])}[/bold]  {escape(_inputs(manifest))}  -> {manifest['target']}, "
+        f"opset {manifest['opset']}, IR {manifest['ir_version']}",
+        soft_wrap=True,
     )
-    for finding in report.findings:
-        console.print(_finding_line(finding))
+    for line in finding_groups(report.findings):
+        console.print(line, soft_wrap=True)
     if not report.findings:
-        console.print("no attention module of the catalogue found; the network is exported as it is")
+        console.print("no attention module found; the network is exported as it is")
+    for note in report.notes:
+        console.print(f"[yellow]note[/yellow]  {escape(note)}", soft_wrap=True)
     if report.plan is not None:
         _show_plan(console, report.plan)
         _show_plain_half(console, report)
@@ -104,6 +108,19 @@ def show_bundle(report: BundleReport) -> None:
         console.print(escape(line), soft_wrap=True)
 
 
+def show_tax(report: TaxReport) -> None:
+    """A row for each block, one for the network, and what a reader must know of them."""
+    console = _console()
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for index, heading in enumerate(tax_text.COLUMNS):
+        table.add_column(heading, justify="left" if index < tax_text.WORDS else "right")
+    for cost in (*report.blocks, report.total):
+        table.add_row(*map(escape, tax_text.row(cost)), end_section=cost is report.blocks[-1])
+    console.print(table)
+    for line in tax_text.lines(report):
+        console.print(escape(line), soft_wrap=True)
+
+
 def show_doctor(report: DoctorReport) -> None:
     """What is here, what each job lacks, and what to do about it."""
     console = _console()
@@ -127,15 +144,15 @@ def _console() -> Console:
     return console
 
 
-def _finding_line(finding: Finding) -> str:
-    where = escape(", ".join(path or "the module itself" for path in finding.paths))
-    if not finding.replaced or finding.certificate is None:
-        return f"[yellow]left alone[/yellow]  {finding.recognised_as} at {where}: {escape(finding.reason or '')}"
-    trials = len(finding.certificate.trials)
-    return (
-        f"[green]replaced[/green]  {finding.recognised_as} at {where}: "
-        f"{trials} trials in float64, worst error {finding.certificate.worst_error:.1e}"
-    )
+def _inputs(manifest: Mapping[str, Any]) -> str:
+    """The shape of the input, or every input by name."""
+    if "input" in manifest:
+        return _shape(manifest["input"]["shape"])
+    return ", ".join(f"{name} {_shape(found['shape'])}" for name, found in manifest["inputs"].items())
+
+
+def _shape(extents: Sequence[int | str]) -> str:
+    return "x".join(_OPEN.get(str(extent), str(extent)) for extent in extents)
 
 
 def _show_lint(console: Console, report: LintReport) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.export.input_spec import InputSpec
 from deploy_attn.jetson.artifact import file_sha256
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.suggest import known_names
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 DEFAULT_CHANNELS = 64
 DEFAULT_SIZE = (56, 56)
 
-_SHAPE_WANTED = "It takes four numbers of at least 1, BxCxHxW, as in 1x64x56x56."
-_MOST_VALUES = 2**31 // 4  # of 4 bytes each: what one ONNX or npz entry can surely hold
+_RELATIVE_ADVICE = (
+    "\nA file by itself is in no package. Its own folder can be imported from: write `from blocks import ...` for "
+    "`from .blocks import ...`; or name a small file beside the package that does `from package.net import build`."
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Source:
     """
 
     name: str
-    shape: Shape
+    inputs: tuple[InputSpec, ...]
     build: Callable[[], nn.Module]
     description: Mapping[str, Any]
     file: Path | None = None
@@ -45,40 +48,11 @@ class Source:
 
 @dataclass(frozen=True)
 class ShapeRequest:
-    """What the user said about the input; None where nothing was said."""
+    """What the user said about the inputs; empty or None where nothing was said."""
 
-    shape: Shape | None = None
+    inputs: tuple[InputSpec, ...] = ()
     channels: int | None = None
-    input_shape: Shape | None = None
     dynamic_size: bool = False
-
-
-def parse_shape(text: str) -> Shape:
-    """`1x64x56x56` as four positive integers.
-
-    Raises:
-        BadRequest: anything else.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise BadRequest(f"--shape {text[:60]!r} is not a shape. {_SHAPE_WANTED}")
-    batch, channels, height, width = map(int, parts)
-    return checked_shape((batch, channels, height, width))
-
-
-def checked_shape(shape: object) -> Shape:
-    """The same shape, if it is one that a map can have.
-
-    Raises:
-        BadRequest: not four integers of at least 1, or more values than fit.
-    """
-    if not isinstance(shape, tuple) or not is_shape(shape):
-        raise BadRequest(f"{shape!r} is not a shape. {_SHAPE_WANTED}")
-    batch, channels, height, width = shape
-    values = batch * channels * height * width
-    if values > _MOST_VALUES:
-        raise BadRequest(f"A map of shape {shape} has {values} values; at most {_MOST_VALUES} are possible.")
-    return batch, channels, height, width
 
 
 def find_source(name: str, shapes: ShapeRequest, options: Mapping[str, object]) -> Source:
@@ -94,9 +68,12 @@ def find_source(name: str, shapes: ShapeRequest, options: Mapping[str, object]) 
 
 
 def _from_catalogue(name: str, shapes: ShapeRequest, options: Mapping[str, object]) -> Source:
+    if ":" in name or Path(name).exists():
+        what = "a folder" if Path(name).is_dir() else "no attention module"
+        raise BadRequest(f"{name} is {what}. A network is named as file.py:factory, as in net.py:build.")
     if "channels" in options:
         raise BadRequest("Channels are set with --channels or --shape, not with --set.")
-    shape = _resolved_shape(shapes) or (1, shapes.channels or DEFAULT_CHANNELS, *DEFAULT_SIZE)
+    shape = _catalogue_shape(name, shapes)
     values = settings(name, shape[1], options)
     check_map(name, values, shape[2], shape[3])
     if shapes.dynamic_size:
@@ -107,36 +84,50 @@ def _from_catalogue(name: str, shapes: ShapeRequest, options: Mapping[str, objec
 
         return create(name, **values)
 
-    return Source(name, shape, build, {"kind": "catalogue", "name": name, "options": values})
+    return Source(name, (InputSpec(shape),), build, {"kind": "catalogue", "name": name, "options": values})
+
+
+def _catalogue_shape(name: str, shapes: ShapeRequest) -> Shape:
+    """The only input of a catalogue module: a map."""
+    if not shapes.inputs:
+        return (1, shapes.channels or DEFAULT_CHANNELS, *DEFAULT_SIZE)
+    spec = shapes.inputs[0]
+    if len(shapes.inputs) > 1 or spec.dtype != "float32" or not is_shape(spec.shape):
+        found = ", ".join(repr(given.text) for given in shapes.inputs)
+        raise BadRequest(f"--shape {found} is not a shape of {name}, which takes one map, BxCxHxW, as in 1x64x56x56.")
+    _check_channels(shapes)
+    batch, channels, height, width = spec.shape
+    return batch, channels, height, width
+
+
+def _check_channels(shapes: ShapeRequest) -> None:
+    """Raises BadRequest where `channels` and the first shape disagree."""
+    found = shapes.inputs[0].shape[1:2]
+    if shapes.channels is not None and found != (shapes.channels,):
+        said = f"{found[0]} channels" if found else "no channels"
+        raise BadRequest(f"--channels {shapes.channels} contradicts {said} in the shape. Give one of them.")
 
 
 def _from_factory(name: str, shapes: ShapeRequest, options: Mapping[str, object]) -> Source:
     path, _, factory = name.rpartition(":") if ".py:" in name else (name, "", "")
     file = Path(path)
+    if file.is_dir():
+        raise BadRequest(f"{file} is a folder. A network is named as file.py:factory, as in {file / 'net.py'}:build.")
     if not factory:
-        raise BadRequest(f"{name} names no factory. A network is named as file.py:factory, as in {name}:build.")
+        raise BadRequest(f"{name} names no factory. A network is named as file.py:factory, as in {file}:build.")
     if not file.is_file():
         raise BadRequest(f"{file}: no such file. A network is named as file.py:factory.")
     if options:
         raise BadRequest(f"--set is for catalogue modules; give {name} its options in the factory.")
-    shape = _resolved_shape(shapes)
-    if shape is None:
+    if not shapes.inputs:
         raise BadRequest(f"{name} needs the shape of its input: --shape BxCxHxW, as in --shape 1x3x224x224.")
+    _check_channels(shapes)
 
     def build() -> nn.Module:
         return network_from_factory(file, factory)
 
     description = {"kind": "factory", "file": file.name, "sha256": file_sha256(str(file)), "factory": factory}
-    return Source(f"{file.stem}-{factory}", shape, build, description, file)
-
-
-def _resolved_shape(shapes: ShapeRequest) -> Shape | None:
-    shape = shapes.shape or shapes.input_shape
-    if shape is not None and shapes.channels is not None and shape[1] != shapes.channels:
-        raise BadRequest(
-            f"--channels {shapes.channels} contradicts {shape[1]} channels in the shape. Give one of them."
-        )
-    return shape
+    return Source(f"{file.stem}-{factory}", shapes.inputs, build, description, file)
 
 
 def network_from_factory(file: Path, factory: str) -> nn.Module:
@@ -148,6 +139,7 @@ def network_from_factory(file: Path, factory: str) -> nn.Module:
         BadRequest: the file or the factory raises (its own traceback is in the
             message), there is no such factory, or it returns no nn.Module.
     """
+    import torch
     from torch import nn
 
     with _importable(file.resolve().parent):
@@ -159,13 +151,48 @@ def network_from_factory(file: Path, factory: str) -> nn.Module:
             own = [key for key, value in vars(module).items() if _is_own_callable(module, key, value)]
             listed = known_names(factory, own) if own else "It defines no function or class."
             raise BadRequest(f"{file} has no factory {factory!r}. {listed}")
+        _check_no_arguments(f"{file}:{factory}", build)
         try:
             network = build()
         except (Exception, SystemExit) as error:
             raise BadRequest(f"{file}:{factory} raised:\n{own_traceback(error, file)}") from error
-    if not isinstance(network, nn.Module):
-        raise BadRequest(f"{file}:{factory} returned {type(network).__name__}; it must return a torch.nn.Module.")
-    return network
+    if isinstance(network, nn.Module) and not isinstance(network, torch.jit.ScriptModule):
+        return network
+    raise BadRequest(f"{file}:{factory} returned {_unfit(network)}")
+
+
+def _check_no_arguments(name: str, build: Callable[..., object]) -> None:
+    """Raises BadRequest for a factory that cannot be called without arguments; they are named."""
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):  # compiled code has no signature; the call will tell
+        return
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in open_ended]
+    if needed:
+        raise BadRequest(
+            f"{name} needs arguments ({', '.join(needed)}); a factory is called without any. Give them defaults, or "
+            f"add a function without parameters that returns {name.rpartition(':')[2]}({needed[0]}=...)."
+        )
+
+
+def _unfit(network: object) -> str:
+    """What a factory returned that is no network, and what to do."""
+    from torch import nn
+
+    if isinstance(network, nn.Module):
+        return (
+            "a module compiled by torch.jit; its attention cannot be read from that. "
+            "Return the module that was given to torch.jit.script or torch.jit.trace."
+        )
+    if isinstance(network, type) and issubclass(network, nn.Module):
+        return f"the class {network.__name__}; it must return a torch.nn.Module. Return {network.__name__}()."
+    if network is None:
+        return "None; it must return a torch.nn.Module. Is there a return missing?"
+    if isinstance(network, (tuple, list)) and any(isinstance(part, nn.Module) for part in network):
+        parts = ", ".join(type(part).__name__ for part in network)
+        return f"a {type(network).__name__} of {parts}; it must return a torch.nn.Module. Return that one alone."
+    return f"{type(network).__name__}; it must return a torch.nn.Module."
 
 
 def own_traceback(error: BaseException, file: Path | None) -> str:
@@ -193,7 +220,8 @@ def _executed(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
-        raise BadRequest(f"{file} raised while it was loaded:\n{own_traceback(error, file)}") from error
+        advice = _RELATIVE_ADVICE if "attempted relative import" in str(error) else ""
+        raise BadRequest(f"{file} raised while it was loaded:\n{own_traceback(error, file)}{advice}") from error
     return module
 
 

@@ -341,6 +341,7 @@ def performance_page(template: str, measured: Measured) -> str:
         "forms": tables.cpu_table(measured),
         "fp16": tables.fp16_table(measured),
         "kernels": tables.kernel_table(measured),
+        "networks": tables.network_table(measured),
     }
     marked = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
     if sorted(match[2] for match in marked.finditer(template)) != sorted(parts):

@@ -57,6 +57,7 @@ class Measured(NamedTuple):
     fp16: Row
     ops: Row
     kernels: Row
+    networks: Row
 
     def rows(self, kind: str, name: str | None = None) -> list[Row]:
         """Rows of one file, in its order; only those of a module if it is named."""
@@ -113,6 +114,24 @@ def _unlike_the_default(row: Row) -> str:
     told = [f"{name}={value}" for name, value in row["options"].items() if value != default[name]]
     left = ", ".join(text for text in told if text not in row["case"])
     return f" ({left})" if left else ""
+
+
+def network_table(measured: Measured) -> str:
+    """Whole networks against their plain export."""
+    rows = [
+        [
+            row["name"],
+            str(row["blocks"]),
+            _ratio(row["ratio"]),
+            f"{row['control']['median']:.2f}",
+            f"{row['ms']['before']}",
+            f"{row['ms']['after']}",
+            f"{row['export_s']}",
+        ]
+        for row in measured.rows("networks")
+    ]
+    headings = ["network", "attention blocks", "plain / exported", "control", "plain, ms", "exported, ms", "export, s"]
+    return table(headings, rows) if rows else NOT_MEASURED
 
 
 def cpu_summary(measured: Measured) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.export.arguments import Arguments
+from deploy_attn.export.layout import Layout, laid_out
+from deploy_attn.export.results import output_tensors
 from deploy_attn.jetson.metrics import finite_or_none
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ BOUND = 1e-11
 _SENSITIVITY_FACTOR = 16.0
 _SENSITIVITY_CEILING = 1e-7  # a larger error is no rounding, however sensitive the reference is
 _SEED = 20180717
+_BRIEF = ("normal", "large range")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,32 @@ class Proof:
     certificate: Certificate
 
 
+@dataclass(frozen=True)
+class Claim:
+    """That the forms which `build` makes equal a module, in value, on every input.
+
+    Attributes:
+        subject: a float64 module in eval mode, of one map; its weights are not changed.
+        build: makes the form for a map of shape `b c h w`; it raises BadRequest
+            for a shape that it cannot take.
+        any_size: one form serves every h and w.
+        layout: in which the subject takes maps.
+        brief: only normal inputs of this size and a thousand times them.
+        hasty: the first trial that fails is the last.
+        call: the arguments with which a map is given to the subject and to the form.
+        name: what the certificate calls the subject; by default its class.
+    """
+
+    subject: nn.Module
+    build: Callable[[Shape], nn.Module]
+    any_size: bool = False
+    layout: Layout = "b c h w"
+    brief: bool = False
+    hasty: bool = False
+    call: Callable[[Tensor], Arguments] = Arguments.of
+    name: str = ""
+
+
 def prove(
     reference: ReferenceForm,
     shape: Shape,
@@ -85,46 +113,86 @@ def prove(
     observed: Mapping[str, Tensor] | None = None,
     dynamic_size: bool = False,
 ) -> Proof:
-    """Builds the export form of a reference form and tries the two against each other, in float64.
+    """`prove_claim` for a reference form and its export form for an engine's family."""
+
+    def build(size: Shape) -> nn.Module:
+        return reference.export_form(size, engine, dynamic_size)
+
+    return prove_claim(Claim(reference, build, dynamic_size), shape, observed or {})
+
+
+def prove_claim(claim: Claim, shape: Shape, observed: Mapping[str, Tensor] | Mapping[str, Arguments]) -> Proof:
+    """Builds the form for a shape and tries the subject and it against each other, in float64.
 
     Input classes: normal, a large range, a mean far from zero, constant,
     negative, zeros, at batch 1 and at a larger one, on maps of the size asked
     for and of another, plus what the network itself was observed to feed it.
 
     Args:
-        reference: a float64 module in eval mode; its weights are not changed.
         shape: `b c h w` that the form will be built for.
-        engine: the engine's family.
-        observed: named activations of `b c h w` that reach the module in its network.
-        dynamic_size: build it for any h and w.
+        observed: named maps that reach the module in its network, as they are.
 
-    The other size is the first of larger, half as large and twice as large that the module takes.
+    Raises:
+        BadRequest: there is no form for this shape. What the subject raises on a map of it goes through.
+
+    The other size is the first of larger, half as large and twice as large that the subject takes.
     """
-    form = reference.export_form(shape, engine, dynamic_size).eval()
-    inputs = {**_classes(shape), **(observed or {})}
-    trials = [compare_modules(name, reference, form, x) for name, x in inputs.items()]
-    for other in _other_shapes(shape):
-        with contextlib.suppress(BadRequest):
-            other_form = form if dynamic_size else reference.export_form(other, engine).eval()
-            trials.append(compare_modules("normal, another size", reference, other_form, _normal(other)))
+    form = claim.build(shape).eval()
+    maps = {name: x for name, x in _classes(shape).items() if not claim.brief or name in _BRIEF}
+    inputs: dict[str, Tensor | Arguments] = {name: claim.call(laid_out(x, claim.layout)) for name, x in maps.items()}
+    inputs.update(observed)
+    trials: list[Trial] = []
+    for name, given in inputs.items():
+        trials.append(compare_modules(name, claim.subject, form, given))
+        if claim.hasty and not trials[-1].passed:
             break
-    return Proof(form, Certificate(type(reference).__name__, type(form).__name__, tuple(trials)))
+    if not (claim.brief or (claim.hasty and not trials[-1].passed)):
+        others = (_trial_of_another_size(claim, form, other) for other in _other_shapes(shape))
+        another = next((trial for trial in others if trial is not None), None)
+        trials += [] if another is None else [another]
+    name = claim.name or type(claim.subject).__name__
+    return Proof(form, Certificate(name, type(form).__name__, tuple(trials)))
 
 
-def compare_modules(name: str, reference: nn.Module, replacement: nn.Module, x: Tensor) -> Trial:
+def _trial_of_another_size(claim: Claim, form: nn.Module, shape: Shape) -> Trial | None:
+    """The trial on maps of another size; None for a size that the subject or the form is not made for."""
+    import torch
+
+    arguments = claim.call(laid_out(_normal(shape), claim.layout))
+    try:
+        other = form if claim.any_size else claim.build(shape).eval()
+        with torch.inference_mode():
+            wanted = output_tensors(arguments.call(claim.subject))
+    except Exception:  # a subject may raise anything over a size that it does not take
+        return None
+    return compare_with("normal, another size", claim.subject, other, arguments, wanted)
+
+
+def compare_modules(name: str, reference: nn.Module, replacement: nn.Module, example: Tensor | Arguments) -> Trial:
     """One trial of two networks on one input, float64; several outputs are compared as one."""
     import torch
 
-    from deploy_attn.export.onnx_from_module import output_tensors
+    arguments = Arguments.of(example)
+    with torch.inference_mode():
+        wanted = output_tensors(arguments.call(reference))
+        return compare_with(name, reference, replacement, arguments, wanted)
+
+
+def compare_with(
+    name: str, reference: nn.Module, replacement: nn.Module, arguments: Arguments, wanted: list[Tensor]
+) -> Trial:
+    """`compare_modules` where the outputs of the reference are known already."""
+    import torch
 
     with torch.inference_mode():
-        wanted = output_tensors(reference(x.clone()))
-        error = _distance(output_tensors(replacement(x.clone())), wanted)
+        error = _distance(output_tensors(arguments.call(replacement)), wanted)
         bound = BOUND
         if error > BOUND:
-            moved = _SENSITIVITY_FACTOR * _distance(output_tensors(reference(_last_bit_changed(x))), wanted)
+            changed = output_tensors(arguments.mapped(_last_bit_changed).call(reference))
+            moved = _SENSITIVITY_FACTOR * _distance(changed, wanted)
             bound = min(max(BOUND, moved), _SENSITIVITY_CEILING)
-    return Trial(name, tuple(x.shape), error, bound)
+    shape = tuple(arguments.tensors[0].shape)
+    return Trial(name, shape, error, bound)
 
 
 def _classes(shape: Shape) -> dict[str, Tensor]:
@@ -158,16 +226,16 @@ def _normal(shape: Shape) -> Tensor:
 
 
 def _distance(got: list[Tensor], wanted: list[Tensor]) -> float:
-    """||got - wanted|| / ||wanted|| over all outputs; infinite if a shape differs or a value is not finite."""
-    import torch
-
+    """The largest ||got - wanted|| / ||wanted|| of an output; infinite if a shape differs or a value is not finite."""
     if [tensor.shape for tensor in got] != [tensor.shape for tensor in wanted]:
         return float("inf")
-    first, second = (torch.cat([tensor.flatten().double() for tensor in tensors]) for tensors in (got, wanted))
+    return max((_apart(first.double(), second.double()) for first, second in zip(got, wanted)), default=float("inf"))
+
+
+def _apart(first: Tensor, second: Tensor) -> float:
     if not bool((first.isfinite() & second.isfinite()).all()):
         return float("inf")
-    norm = float(second.norm())
-    apart = float((first - second).norm())
+    norm, apart = float(second.norm()), float((first - second).norm())
     return apart / norm if norm > 0 else apart
 
 
@@ -175,6 +243,8 @@ def _last_bit_changed(x: Tensor) -> Tensor:
     """x with each value moved to its neighbour in float64, up and down in turn."""
     import torch
 
+    if not x.is_floating_point():
+        return x
     signs = torch.ones_like(x).flatten()
     signs[1::2] = -1
     return torch.nextafter(x, x + signs.reshape(x.shape) * x.abs().clamp(min=1e-300))

@@ -68,6 +68,15 @@ MEASURED: dict[str, dict[str, Any]] = {
     },
     "kernels": {"graphs": {"naive": {"refused": "no such operator"}, "gpu": {**KERNELS, "kernels": 5}, "cpu": KERNELS}},
     "ops": {"target": "jetson-nano", "opset": 13, "operators": {"Conv": 2, "Mul": 1}},
+    "networks": {
+        "blocks": 3,
+        "ratio": {"median": 1.25, "p10": 1.2, "p90": 1.3, "pairs": 60},
+        "control": {"median": 1.0, "p10": 0.9, "p90": 1.1, "pairs": 60},
+        "ms": {"before": 5.0, "after": 4.0},
+        "levels": {"before": "all", "after": "extended"},
+        "export_s": 7.5,
+        "rms_relative_apart": 1e-7,
+    },
 }
 FORMS_ROW = (
     "| se (reduction=4) | 1x256x28x28 | **2.50** (2.00 to 3.25, n=40) | **4.00** (2.00 to 3.25, n=40) "
@@ -129,6 +138,7 @@ def test_figures_that_stand_on_one_page_only(measured_pages: dict[str, str]) -> 
     assert "\n| [ops.json](measured/ops.json) | a processor, 2 cores | torch 2.0 |\n" in performance
     assert "\n| 1x256x28x28 | 1 | 2.50 | 4.00 | 2.50 | 2.50 | 0 | 1 |\n" in performance
     assert "over 1 rows: median 1.000" in performance
+    assert "\n| se | 3 | **1.25** (1.20 to 1.30, n=60) | 1.00 | 5.0 | 4.0 | 7.5 |\n" in performance
     chosen = "1,000 | 2.50 | overflows (large); silent error (far_mean) | NaN or Inf | 3 | yes |\n"
     assert chosen in measured_pages["modules/README.md"]
 

@@ -72,20 +72,29 @@ class ReferenceForm(nn.Module, abc.ABC):
             BadRequest: an unknown family, a shape that the module cannot take,
                 or an open size where its graph is made for one size.
         """
+        if not is_shape(input_shape):
+            raise BadRequest(f"{self.catalogue_name} takes maps of shape BxCxHxW, got {input_shape!r}.")
+        _, channels, height, width = input_shape
+        closed = MapShape(channels, height, width)
+        self._check_shape(closed, engine)
+        return self.form_for(MapShape(channels, None, None) if dynamic_size else closed, engine)
+
+    def form_for(self, shape: MapShape, engine: str) -> nn.Module:
+        """`export_form` for a map whose height and width may be open."""
+        self._check_shape(shape, engine)
+        return self.forms[engine](self, shape)
+
+    def _check_shape(self, shape: MapShape, engine: str) -> None:
         name = self.catalogue_name
         if engine not in FAMILIES:
             raise BadRequest(f"Unknown engine family {engine!r} for {name}. Known: {', '.join(FAMILIES)}.")
-        if not is_shape(input_shape):
-            raise BadRequest(f"{name} takes maps of shape BxCxHxW, got {input_shape!r}.")
-        _, channels, height, width = input_shape
         own = vars(self).get("channels")
-        if own is not None and channels != own:
-            raise BadRequest(f"{name} was built for {own} channels, got a map of {channels}.")
-        check_map(name, vars(self), height, width)
-        if dynamic_size:
+        if own is not None and shape.channels != own:
+            raise BadRequest(f"{name} was built for {own} channels, got a map of {shape.channels}.")
+        if shape.height is None or shape.width is None:
             check_open_map(name, vars(self))
-        shape = MapShape(channels, None, None) if dynamic_size else MapShape(channels, height, width)
-        return self.forms[engine](self, shape)
+        else:
+            check_map(name, vars(self), shape.height, shape.width)
 
     def _check_map(self, x: Tensor) -> None:
         """Raises BadRequest for a map that the source would fail on or answer with NaN."""

@@ -30,14 +30,17 @@ A GPU reduces in parallel as it is, and would have to transpose the planes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, convolution, pointwise
+from deploy_attn.modules.channel_gate import Elementwise
 
+Weights = tuple[Tensor, Tensor | None]  # of a layer, and its bias
 Extents = tuple[int | None, int | None]  # rows and columns of a plane; None where they are open
 
 
@@ -83,19 +86,13 @@ class _SpatialAttention(nn.Module):
         return torch.sigmoid(self.conv(torch.cat([mean, largest], 1)))
 
 
-class _CBAMExport(nn.Module):
-    """CBAM with one pass over each channel descriptor; a family chooses the pieces of the spatial gate."""
+class TwoGates(nn.Module):
+    """x * channel gate * spatial gate, the second made of the map that the first has gated."""
 
-    pieces: ClassVar[GatePieces]
-
-    def __init__(self, reference: CBAM, shape: MapShape) -> None:
+    def __init__(self, channel_gate: nn.Module, spatial_gate: nn.Module) -> None:
         super().__init__()
-        self.channel_gate = ChannelGate(
-            reference.get_parameter("channel_attention.fc.0.weight"),
-            reference.get_parameter("channel_attention.fc.2.weight"),
-        )
-        weight = reference.get_parameter("spatial_attention.conv.weight")
-        self.spatial_gate = SpatialGate(weight, None, shape, self.pieces)
+        self.channel_gate = channel_gate
+        self.spatial_gate = spatial_gate
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.channel_gate(x)
@@ -103,38 +100,114 @@ class _CBAMExport(nn.Module):
         return gated
 
 
-class ChannelGate(nn.Module):
-    """sigmoid(W2 relu(W1 mean(x)) + W2 relu(W1 max(x))), `b c h w -> b c 1 1`.
-
-    Takes the weights of both layers, `hidden c` and `c hidden`, trailing 1x1 allowed.
-    """
-
-    def __init__(self, reduce: Tensor, expand: Tensor) -> None:
-        super().__init__()
-        self.reduce = pointwise(reduce, None)
-        of_each = expand.reshape(*expand.shape[:2], 1, 1)
-        self.expand = convolution(torch.cat([of_each, of_each], 2), None, padding=(0, 0))
+class SpatialFirst(TwoGates):
+    """x * spatial gate * channel gate, the second made of the map that the first has gated."""
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean((2, 3), keepdim=True)
-        largest = x.amax((2, 3), keepdim=True)
-        hidden = torch.relu(self.reduce(torch.cat([mean, largest], 2)))  # (B, hidden, 2, 1)
-        return torch.sigmoid(self.expand(hidden))
+        x = x * self.spatial_gate(x)
+        gated: Tensor = x * self.channel_gate(x)
+        return gated
+
+
+def mean_of_map(x: Tensor) -> Tensor:
+    """`b c h w -> b c 1 1`."""
+    return x.mean((2, 3), keepdim=True)
+
+
+def largest_of_map(x: Tensor) -> Tensor:
+    """`b c h w -> b c 1 1`."""
+    return x.amax((2, 3), keepdim=True)
+
+
+def half_sum_of_map(x: Tensor) -> Tensor:
+    """Half the mean and half the maximum in one descriptor, `b c h w -> b c 1 1`."""
+    return (mean_of_map(x) + largest_of_map(x)) * 0.5
+
+
+def norm_of_map(x: Tensor) -> Tensor:
+    """The square root of the sum of squares, `b c h w -> b c 1 1`."""
+    return torch.sqrt((x * x).sum((2, 3), keepdim=True))
+
+
+def log_sum_exp_of_map(x: Tensor) -> Tensor:
+    """The logarithm of the sum of exponentials, none of which is above 1, `b c h w -> b c 1 1`."""
+    largest = largest_of_map(x)
+    return largest + torch.exp(x - largest).sum((2, 3), keepdim=True).log()
+
+
+class ChannelGate(nn.Module):
+    """gate(W2 hidden(W1 mean(x)) + W2 hidden(W1 max(x))), `b c h w -> b c 1 1`, or the sum over other descriptors.
+
+    Takes the weights of both layers, `hidden c` and `c hidden`, trailing 1x1
+    allowed, or of one layer alone, `c c`. Each descriptor brings the bias of
+    the last layer into the sum.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Weights],
+        descriptors: Sequence[Elementwise] = (mean_of_map, largest_of_map),
+        hidden: Elementwise = torch.relu,
+        gate: Elementwise = torch.sigmoid,
+    ) -> None:
+        super().__init__()
+        *inner, (expand, bias) = layers
+        of_each = expand.reshape(*expand.shape[:2], 1, 1)
+        repeated = torch.cat([of_each] * len(descriptors), 2)
+        self.descriptors = tuple(descriptors)
+        self.reduce = pointwise(*inner[0]) if inner else None
+        self.expand = convolution(repeated, None if bias is None else bias * len(descriptors), padding=(0, 0))
+        self.hidden = hidden
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        taken = [descriptor(x) for descriptor in self.descriptors]
+        joined = taken[0] if len(taken) == 1 else torch.cat(taken, 2)  # (B, C, descriptors, 1)
+        if self.reduce is not None:
+            joined = self.hidden(self.reduce(joined))
+        return self.gate(self.expand(joined))
 
 
 class SpatialGate(nn.Module):
-    """sigmoid(convolution of [mean over c, max over c]), `b c h w -> b 1 h w`.
+    """gate(convolution of [mean over c, max over c]), `b c h w -> b 1 h w`.
 
     Takes the weight `1 2 k k`, mean first, and the bias.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, shape: MapShape, pieces: GatePieces) -> None:
+    def __init__(
+        self, weights: Weights, shape: MapShape, pieces: GatePieces, gate: Elementwise = torch.sigmoid
+    ) -> None:
         super().__init__()
         self.pool = pieces.pooling(shape)
-        self.conv = pieces.convolution(weight, bias, (shape.height, shape.width))
+        self.conv = pieces.convolution(*weights, (shape.height, shape.width))
+        self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.conv(*self.pool(x)))
+        return self.gate(self.conv(*self.pool(x)))
+
+
+class Gated(nn.Module):
+    """x * gate(x)."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: Tensor = x * self.gate(x)
+        return gated
+
+
+class InTurn(nn.Module):
+    """Two activations, one after the other."""
+
+    def __init__(self, first: Elementwise, then: Elementwise) -> None:
+        super().__init__()
+        self.first = first
+        self.then = then
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(self.first(x))
 
 
 class Pooling(nn.Module):
@@ -248,20 +321,31 @@ class GatePieces(NamedTuple):
     convolution: Callable[[Tensor, Tensor | None, Extents], nn.Module]  # of two planes
 
 
-PIECES_FOR_CPU = GatePieces(PoolingInParts, planes_convolution_for_cpu)
-PIECES_FOR_GPU = GatePieces(Pooling, PlanesConvolution)
+PIECES: Mapping[str, GatePieces] = MappingProxyType(
+    {
+        "cpu": GatePieces(PoolingInParts, planes_convolution_for_cpu),
+        "gpu": GatePieces(Pooling, PlanesConvolution),
+    }
+)
 
 
-class CBAMCpu(_CBAMExport):
+class CBAMCpu(TwoGates):
     """CBAM whose spatial gate is laid out for the lanes of a CPU."""
 
-    pieces = PIECES_FOR_CPU
+    def __init__(self, reference: CBAM, shape: MapShape) -> None:
+        super().__init__(*_gates(reference, shape, PIECES["cpu"]))
 
 
-class CBAMGpu(_CBAMExport):
+class CBAMGpu(TwoGates):
     """CBAM whose spatial gate neither joins nor transposes the planes."""
 
-    pieces = PIECES_FOR_GPU
+    def __init__(self, reference: CBAM, shape: MapShape) -> None:
+        super().__init__(*_gates(reference, shape, PIECES["gpu"]))
+
+
+def _gates(reference: CBAM, shape: MapShape, pieces: GatePieces) -> tuple[ChannelGate, SpatialGate]:
+    reduce, expand, conv = (parameter.detach() for parameter in reference.parameters())
+    return ChannelGate([(reduce, None), (expand, None)]), SpatialGate((conv, None), shape, pieces)
 
 
 CBAM.forms = {"cpu": CBAMCpu, "gpu": CBAMGpu}

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm
-from deploy_attn.modules.cbam import PIECES_FOR_CPU, PIECES_FOR_GPU, ChannelGate, GatePieces, SpatialGate
+from deploy_attn.modules.cbam import PIECES, ChannelGate, GatePieces, SpatialGate, TwoGates
 
 
 class CBAMResidual(ReferenceForm):
@@ -68,24 +68,8 @@ class _SpatialAttention(nn.Module):
         return torch.sigmoid(self.conv(torch.cat([largest, mean], 1)))
 
 
-class _CBAMResidualExport(nn.Module):
-    """CBAMResidual with the gates of CBAM; a family chooses the pieces of the spatial one."""
-
-    pieces: ClassVar[GatePieces]
-
-    def __init__(self, reference: CBAMResidual, shape: MapShape) -> None:
-        super().__init__()
-        self.channel_gate = ChannelGate(
-            reference.get_parameter("ca.se.0.weight"), reference.get_parameter("ca.se.2.weight")
-        )
-        conv = reference.sa.conv
-        self.spatial_gate = SpatialGate(conv.weight.flip(1), conv.bias, shape, self.pieces)
-
-
-class CBAMResidualCpu(_CBAMResidualExport):
-    """CBAMResidual whose spatial gate is laid out for the lanes of a CPU."""
-
-    pieces = PIECES_FOR_CPU
+class TwoGatesAdded(TwoGates):
+    """TwoGates and a residual, for CPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         gated = x * self.channel_gate(x)
@@ -93,15 +77,32 @@ class CBAMResidualCpu(_CBAMResidualExport):
         return added
 
 
-class CBAMResidualGpu(_CBAMResidualExport):
-    """CBAMResidual that never writes the map between the gates."""
-
-    pieces = PIECES_FOR_GPU
+class TwoGatesAsOne(TwoGates):
+    """TwoGates and a residual, which never writes the map between the gates, for GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.channel_gate(x)
         scaled: Tensor = x * (gate * self.spatial_gate(x * gate) + 1)
         return scaled
+
+
+class CBAMResidualCpu(TwoGatesAdded):
+    """CBAMResidual whose spatial gate is laid out for the lanes of a CPU."""
+
+    def __init__(self, reference: CBAMResidual, shape: MapShape) -> None:
+        super().__init__(*_gates(reference, shape, PIECES["cpu"]))
+
+
+class CBAMResidualGpu(TwoGatesAsOne):
+    """CBAMResidual that never writes the map between the gates."""
+
+    def __init__(self, reference: CBAMResidual, shape: MapShape) -> None:
+        super().__init__(*_gates(reference, shape, PIECES["gpu"]))
+
+
+def _gates(reference: CBAMResidual, shape: MapShape, pieces: GatePieces) -> tuple[ChannelGate, SpatialGate]:
+    reduce, expand, conv, bias = (parameter.detach() for parameter in reference.parameters())
+    return ChannelGate([(reduce, None), (expand, None)]), SpatialGate((conv.flip(1), bias), shape, pieces)
 
 
 CBAMResidual.forms = {"cpu": CBAMResidualCpu, "gpu": CBAMResidualGpu}

@@ -14,12 +14,13 @@ a vector, and no transposes.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, both, convolution
+from deploy_attn.modules.channel_gate import APPLIED, ChannelGate, Elementwise, GateUse
 from deploy_attn.modules.formulas import odd
 
 
@@ -50,20 +51,47 @@ def gated_by_neighbours(x: Tensor, conv: nn.Conv1d) -> Tensor:
     return x * gate.transpose(1, 2)[:, :, :, None]
 
 
-class ECAExport(nn.Module):
+class Neighbours(NamedTuple):
+    """The convolutions over the channels, as layers of a map `b 1 c 1`.
+
+    `inner`, where there is one, is 1x1 and has `activation` after it. `conv`
+    pads with zeros, or not at all where the form itself goes `around`: the last
+    channel is then the first one's neighbour, as many times over as the kernel reaches.
+    """
+
+    conv: nn.Conv2d
+    gate: Elementwise
+    around: int = 0
+    inner: nn.Conv2d | None = None
+    activation: Elementwise = torch.relu
+
+
+class ECAExport(ChannelGate):
     """The channel convolution as a 2-D one over `b 1 c 1`."""
 
-    def __init__(self, reference: ReferenceForm, shape: MapShape) -> None:
-        super().__init__()
-        self.channels = shape.channels
-        parameters = dict(reference.named_parameters())
-        weight = parameters["conv.weight"][:, :, :, None]
-        self.conv = convolution(weight, parameters.get("conv.bias"), padding=(weight.shape[2] // 2, 0))
+    def __init__(self, layers: Neighbours, shape: MapShape, use: GateUse = APPLIED) -> None:
+        super().__init__(shape, use)
+        self.inner = layers.inner
+        self.activation = layers.activation
+        self.around = layers.around
+        self.conv = layers.conv
+        self.gate = layers.gate
 
-    def forward(self, x: Tensor) -> Tensor:
-        descriptor = x.mean((2, 3), keepdim=True).reshape(-1, 1, self.channels, 1)
-        gate = self.conv(descriptor).reshape(-1, self.channels, 1, 1)
-        return x * torch.sigmoid(gate)
+    def gate_of(self, descriptor: Tensor) -> Tensor:
+        row = descriptor.reshape(-1, 1, self.channels, 1)
+        if self.inner is not None:
+            row = self.activation(self.inner(row))
+        if self.around:
+            row = torch.cat([row[:, :, self.channels - self.around :], row, row[:, :, : self.around]], 2)
+        return self.gate(self.conv(row).reshape(-1, self.channels, 1, 1))
 
 
-ECA.forms = both(ECAExport)
+def eca_form(reference: ReferenceForm, shape: MapShape) -> ECAExport:
+    """For a reference form with one convolution `conv` and a sigmoid."""
+    parameters = dict(reference.named_parameters())
+    weight = parameters["conv.weight"][:, :, :, None]
+    conv = convolution(weight, parameters.get("conv.bias"), padding=(weight.shape[2] // 2, 0))
+    return ECAExport(Neighbours(conv, torch.sigmoid), shape)
+
+
+ECA.forms = both(eca_form)

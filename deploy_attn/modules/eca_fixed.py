@@ -18,7 +18,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import ReferenceForm, both
-from deploy_attn.modules.eca import ECAExport, gated_by_neighbours
+from deploy_attn.modules.eca import eca_form, gated_by_neighbours
 
 
 class ECAFixed(ReferenceForm):
@@ -35,4 +35,4 @@ class ECAFixed(ReferenceForm):
         return gated_by_neighbours(x, self.conv)
 
 
-ECAFixed.forms = both(ECAExport)
+ECAFixed.forms = both(eca_form)

@@ -37,6 +37,7 @@ them costs a GPU nothing, so its form leaves them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -125,6 +126,10 @@ class EncNetGpu(nn.Module):
         self.gate = pointwise(reference.get_parameter("fc.0.weight"), reference.get_parameter("fc.0.bias"))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.gated(x, self.code(x))
+
+    def code(self, x: Tensor) -> Tensor:
+        """`b c h w -> b c 1 1`."""
         places = tokens(x, self.shape.channels, self.shape).transpose(1, 2)
         features = self.rectify(self.features(places))  # (B, N, C)
         squares = (features * features).sum(2, keepdim=True)
@@ -133,11 +138,37 @@ class EncNetGpu(nn.Module):
         shares = weights.sum(2, keepdim=True)
         residuals = weights @ features - shares * self.get_buffer("codewords")  # (B, K, C)
         normed = residuals * self.get_buffer("norm_scale") + self.get_buffer("norm_shift")
-        code = torch.relu(normed).mean(1).reshape(-1, self.shape.channels, 1, 1)
+        return torch.relu(normed).mean(1).reshape(-1, self.shape.channels, 1, 1)
+
+    def gated(self, x: Tensor, code: Tensor) -> Tensor:
+        """The map, gated by its code."""
         return torch.relu(x) * (1 + torch.sigmoid(self.gate(code)))
 
     def _weights(self, logits: Tensor) -> Tensor:
         return logits.softmax(2)
+
+
+class EncNetTuple(nn.Module):
+    """What the source's module returns: the gated map, and with the head of its loss the logits `b classes`.
+
+    Args:
+        kind: tuple or list.
+    """
+
+    def __init__(self, reference: EncNet, form: EncNetGpu, kind: type) -> None:
+        super().__init__()
+        self.form = form
+        self.kind = kind
+        self.head: nn.Linear | None = None
+        if reference.se_loss:
+            self.head = linear(reference.selayer.weight, reference.selayer.bias)
+
+    def forward(self, x: Tensor) -> Sequence[Tensor]:
+        code = self.form.code(x)
+        returned = [self.form.gated(x, code)]
+        if self.head is not None:
+            returned.append(self.head(code.flatten(1)))
+        return self.kind(returned)
 
 
 class _AtLeast(nn.Module):

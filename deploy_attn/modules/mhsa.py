@@ -32,12 +32,13 @@ they stay convolutions, whose maps are split into heads by a static reshape.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, pointwise, tokens
+from deploy_attn.modules.own_layers import Layer
 from deploy_attn.modules.tokens_attention import Projection, as_map, block_sizes, in_blocks
 
 
@@ -78,37 +79,91 @@ class MHSA(ReferenceForm):
         return (self.rel_h_weight + self.rel_w_weight).flatten(3)
 
 
-class MHSAGpu(nn.Module):
+class HeadParts(NamedTuple):
+    """The projections of attention by heads.
+
+    Attributes:
+        query: `heads*depth c`.
+        key: as many; it needs no bias.
+        value: `heads*width c`.
+        scale: of the logits. It goes to the queries, and not into their projection: where the graph shows it, the FP16
+            plan knows the logits to be small, and attention stays in FP16.
+    """
+
+    heads: int
+    query: Layer
+    key: Layer
+    value: Layer
+    scale: float = 1.0
+
+
+class AttentionByHeads(nn.Module):
+    """softmax over the places of query . key, times the values, a head at a time.
+
+    For the family `gpu` matrix products, all queries at once; for `cpu` convolutions, the queries in blocks.
+    """
+
+    def __init__(self, parts: HeadParts, shape: MapShape, family: str) -> None:
+        super().__init__()
+        self.shape = shape
+        self.heads = parts.heads
+        self.scale = parts.scale
+        self.depths = [len(weight) // parts.heads for weight, _ in (parts.query, parts.key, parts.value)]
+        self.blocks = block_sizes(shape.area, shape.area, parts.heads) if family == "cpu" else []
+        self.multiplies = family == "gpu" and shape.area is not None
+        self.outputs = shape._replace(channels=len(parts.value[0]))
+        project = Projection if self.multiplies else pointwise
+        self.query = project(*parts.query)
+        self.key = project(*parts.key)
+        self.value = project(*parts.value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.map_of(self.mixed(*self.projected(x)), x)
+
+    def projected(self, x: Tensor) -> list[Tensor]:
+        """Query, key and value, `b heads d n` each."""
+        places = tokens(x, self.shape.channels, self.shape) if self.multiplies else x
+        projections = (self.query, self.key, self.value)
+        return [self._by_head(project(places), depth) for project, depth in zip(projections, self.depths)]
+
+    def mixed(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Laid out as the value is."""
+        query, key = self.positioned(query, key)
+        if self.scale != 1:
+            query = query * self.scale
+        values = value.transpose(2, 3)
+        mixed = in_blocks(lambda block: (block @ key).softmax(-1) @ values, query.transpose(2, 3), self.blocks)
+        return mixed.transpose(2, 3)
+
+    def map_of(self, value: Tensor, x: Tensor) -> Tensor:
+        """Values by head as a map, of the height and width of x."""
+        return as_map(value, x, self.outputs)
+
+    def positioned(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """`b heads d n` each, with what is known of the positions below it."""
+        return query, key
+
+    def _by_head(self, x: Tensor, depth: int) -> Tensor:
+        if self.shape.area is None:
+            return x.reshape(x.shape[0], self.heads, depth, -1)
+        return x.reshape(-1, self.heads, depth, self.shape.area)
+
+
+class MHSAGpu(AttentionByHeads):
     """MHSA as matrix products, all queries at once."""
 
     family: ClassVar[str] = "gpu"
 
     def __init__(self, reference: MHSA, shape: MapShape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.heads = reference.heads
-        self.depth = shape.channels // reference.heads
-        self.blocks = block_sizes(shape.area, shape.area, self.heads) if self.family == "cpu" else []
-        self.multiplies = self.family == "gpu" and shape.area is not None
-        project = Projection if self.multiplies else pointwise
-        self.query = project(reference.query.weight, None if reference.pos_emb else reference.query.bias)
-        self.key = project(reference.key.weight, None)
-        self.value = project(reference.value.weight, reference.value.bias)
+        query = reference.query.weight, None if reference.pos_emb else reference.query.bias
+        value = reference.value.weight, reference.value.bias
+        super().__init__(HeadParts(reference.heads, query, (reference.key.weight, None), value), shape, self.family)
         self.position = _Position(reference, shape) if reference.pos_emb else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        places = tokens(x, self.shape.channels, self.shape) if self.multiplies else x
-        query, key, value = (self._by_head(project(places)) for project in (self.query, self.key, self.value))
-        if self.position is not None:
-            query, key = self.position(query), torch.cat([key, query], 2)
-        values = value.transpose(2, 3)
-        attended = in_blocks(lambda block: (block @ key).softmax(-1) @ values, query.transpose(2, 3), self.blocks)
-        return as_map(attended.transpose(2, 3), x, self.shape)
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        if self.shape.area is None:
-            return x.reshape(x.shape[0], self.heads, self.depth, -1)
-        return x.reshape(-1, self.heads, self.depth, self.shape.area)
+    def positioned(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        if self.position is None:
+            return query, key
+        return self.position(query), torch.cat([key, query], 2)
 
 
 class _Position(nn.Module):

@@ -13,12 +13,13 @@ convolution on a 1x1 map, so the view and the expand vanish.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, both, pointwise
+from deploy_attn.modules.channel_gate import APPLIED, ChannelGate, Elementwise, GateUse
 
 
 class SE(ReferenceForm):
@@ -41,19 +42,34 @@ class SE(ReferenceForm):
         return x * self.fc(squeezed)[:, :, None, None]
 
 
-class SEExport(nn.Module):
+class Excitation(NamedTuple):
+    """The layers between descriptor and gate; without `reduce`, `expand` takes the descriptor itself."""
+
+    reduce: nn.Conv2d | None
+    activation: Elementwise
+    expand: nn.Conv2d
+    gate: Elementwise
+
+
+class SEExport(ChannelGate):
     """SE with 1x1 convolutions on the pooled map."""
 
-    def __init__(self, reference: SE, shape: MapShape) -> None:
-        super().__init__()
-        self.reduce = pointwise(reference.get_parameter("fc.0.weight"), None)
-        self.expand = pointwise(reference.get_parameter("fc.2.weight"), None)
-        self.gate = reference.get_submodule("fc.3")
+    def __init__(self, layers: Excitation, shape: MapShape, use: GateUse = APPLIED) -> None:
+        super().__init__(shape, use)
+        self.reduce = layers.reduce
+        self.activation = layers.activation
+        self.expand = layers.expand
+        self.gate = layers.gate
 
-    def forward(self, x: Tensor) -> Tensor:
-        squeezed = x.mean((2, 3), keepdim=True)
-        hidden = torch.relu(self.reduce(squeezed))
-        return x * self.gate(self.expand(hidden))
+    def gate_of(self, descriptor: Tensor) -> Tensor:
+        hidden = descriptor if self.reduce is None else self.activation(self.reduce(descriptor))
+        return self.gate(self.expand(hidden))
 
 
-SE.forms = both(SEExport)
+def se_form(reference: SE, shape: MapShape) -> SEExport:
+    reduce = pointwise(reference.get_parameter("fc.0.weight"), None)
+    expand = pointwise(reference.get_parameter("fc.2.weight"), None)
+    return SEExport(Excitation(reduce, torch.relu, expand, reference.get_submodule("fc.3")), shape)
+
+
+SE.forms = both(se_form)

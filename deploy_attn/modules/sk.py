@@ -19,20 +19,25 @@ The export form takes four exact steps:
    which the softmax runs.
 4. Two branches need no softmax: the weights are sigmoid(z1 - z2) and one minus
    that, and the difference is taken between the weights of the layers.
+
+Other implementations share the form of this mixture: `SelectiveForm`.
 """
 
 from __future__ import annotations
 
+import abc
 import functools
 import operator
 from collections import OrderedDict
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, both, fold_norm, pointwise
 from deploy_attn.modules.cbam import cropped_convolution
+from deploy_attn.modules.own_layers import Block, Layer
 
 _PAIR = 2  # branches
 
@@ -86,26 +91,46 @@ def _sum(terms: list[Tensor]) -> Tensor:
     return functools.reduce(operator.add, terms)
 
 
-class SKExport(nn.Module):
-    """SK without a stack of the branches."""
+class Selection(NamedTuple):
+    """The layers that choose between k branches, BatchNorms folded in.
 
-    def __init__(self, reference: SK, shape: MapShape) -> None:
+    Attributes:
+        reduce: of the descriptor, `hidden c`.
+        activation: of the hidden layer, if it has one.
+        logits: `k*c hidden`, one branch after the other.
+        branches: k, at least 2.
+    """
+
+    reduce: Layer
+    activation: nn.Module | None
+    logits: Layer
+    branches: int
+
+
+class SelectiveForm(nn.Module, abc.ABC):
+    """Maps of one shape, mixed by a softmax over them; a subclass says which."""
+
+    def __init__(self, convs: Iterable[nn.Module], selection: Selection) -> None:
         super().__init__()
-        self.channels = reference.channels
-        self.branches = len(reference.kernel_sizes)
-        self.convs = nn.ModuleList(_folded(branch, shape, reference.groups) for branch in reference.convs)
-        self.fc = pointwise(reference.fc.weight, reference.fc.bias)
-        layers: list[Any] = list(reference.fcs)
-        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        weight, bias = selection.logits
+        self.branches = selection.branches
+        self.channels = len(weight) // self.branches
+        self.convs = nn.ModuleList(convs)
+        self.fc = pointwise(*selection.reduce)
+        self.activation = selection.activation
         if self.branches == _PAIR:
-            self.fcs = pointwise(weights[0] - weights[1], biases[0] - biases[1])
-        else:
-            self.fcs = pointwise(torch.cat(weights), torch.cat(biases))
+            weight, bias = _difference(weight), None if bias is None else _difference(bias)
+        self.fcs = pointwise(weight, bias)
+
+    @abc.abstractmethod
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What is to be mixed, `b c h w` each."""
 
     def forward(self, x: Tensor) -> Tensor:
-        branches = [torch.relu(conv(x)) for conv in self.convs]
+        branches = self.maps(x)
         descriptor = _sum(branches).mean((2, 3), keepdim=True)
-        logits = self.fcs(self.fc(descriptor))
+        hidden = self.fc(descriptor)
+        logits = self.fcs(hidden if self.activation is None else self.activation(hidden))
         if self.branches == _PAIR:
             first, second = branches
             return second + torch.sigmoid(logits) * (first - second)
@@ -115,10 +140,45 @@ class SKExport(nn.Module):
         return _sum([branch * share for branch, share in zip(branches, shares)])
 
 
+def _difference(pair: Tensor) -> Tensor:
+    first, second = pair.chunk(2)
+    return first - second
+
+
+class SKExport(SelectiveForm):
+    """SK without a stack of the branches."""
+
+    def __init__(self, reference: SK, shape: MapShape) -> None:
+        layers: list[Any] = list(reference.fcs)
+        logits = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        selection = Selection((reference.fc.weight, reference.fc.bias), None, logits, len(layers))
+        super().__init__((_folded(branch, shape, reference.groups) for branch in reference.convs), selection)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        return [torch.relu(conv(x)) for conv in self.convs]
+
+
 def _folded(branch: Any, shape: MapShape, groups: int) -> nn.Conv2d:
     """A branch's convolution, its BatchNorm folded in."""
     weight, bias = fold_norm(branch.conv, branch.bn)
     return cropped_convolution(weight, bias, (shape.height, shape.width), groups)
+
+
+class SelectiveBlocks(SelectiveForm):
+    """Branches with a network's own convolutions and activations.
+
+    Args:
+        split: each branch takes its own share of the input's channels.
+    """
+
+    def __init__(self, blocks: Sequence[Block], selection: Selection, split: bool) -> None:
+        super().__init__((block.convolution() for block in blocks), selection)
+        self.activations = nn.ModuleList(block.activation or nn.Identity() for block in blocks)
+        self.inputs = [conv.in_channels for conv in self.convs] if split else []
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        inputs = x.split(self.inputs, 1) if self.inputs else [x] * self.branches
+        return [activate(conv(own)) for activate, conv, own in zip(self.activations, self.convs, inputs)]
 
 
 SK.forms = both(SKExport)

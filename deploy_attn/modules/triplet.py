@@ -28,13 +28,13 @@ The export form takes five exact steps, the last two for CPUs only:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deploy_attn.modules.base import MapShape, ReferenceForm, fold_norm
-from deploy_attn.modules.cbam import PIECES_FOR_CPU, PIECES_FOR_GPU, GatePieces, SpatialGate
+from deploy_attn.modules.cbam import PIECES, GatePieces, SpatialGate, Weights
 
 _KERNEL_SIZE = 7
 _ROWS, _COLUMNS = 2, 3  # axes of b c h w
@@ -87,20 +87,26 @@ class _ConvNorm(nn.Module):
         return normed
 
 
-class _TripletExport(nn.Module):
-    """Triplet without a transposed map; a family chooses the pieces of the gates."""
+class Branches(NamedTuple):
+    """The convolutions of the branches over [max, mean], norms folded in; each weight is `1 2 k k`."""
 
-    pieces: ClassVar[GatePieces]
+    cw: Weights
+    hc: Weights
+    hw: Weights | None
 
-    def __init__(self, reference: Triplet, shape: MapShape) -> None:
+
+class TripletGates(nn.Module):
+    """Triplet without a transposed map."""
+
+    def __init__(self, branches: Branches, shape: MapShape, pieces: GatePieces) -> None:
         super().__init__()
-        self.share = 1 / 2 if reference.no_spatial else 1 / 3
-        self.cw = _CrossGate(reference.cw.conv, shape, _ROWS, self.share, self.pieces)
-        self.hc = _CrossGate(reference.hc.conv, shape, _COLUMNS, self.share, self.pieces)
+        self.share = 1 / 2 if branches.hw is None else 1 / 3
+        self.cw = _CrossGate(branches.cw, shape, _ROWS, self.share, pieces)
+        self.hc = _CrossGate(branches.hc, shape, _COLUMNS, self.share, pieces)
         self.hw: SpatialGate | None = None
-        if not reference.no_spatial:
-            weight, bias = fold_norm(reference.hw.conv.conv, reference.hw.conv.bn)
-            self.hw = SpatialGate(weight.flip(1), bias, shape, self.pieces)  # it takes the mean first
+        if branches.hw is not None:
+            weight, bias = branches.hw
+            self.hw = SpatialGate((weight.flip(1), bias), shape, pieces)  # it takes the mean first
 
     def forward(self, x: Tensor) -> Tensor:
         gate: Tensor = self.cw(x) + self.hc(x)
@@ -115,9 +121,9 @@ class _CrossGate(nn.Module):
     Pools over the other axis.
     """
 
-    def __init__(self, branch: _ConvNorm, shape: MapShape, pooled: int, share: float, pieces: GatePieces) -> None:
+    def __init__(self, branch: Weights, shape: MapShape, pooled: int, share: float, pieces: GatePieces) -> None:
         super().__init__()
-        weight, bias = fold_norm(branch.conv, branch.bn)
+        weight, bias = branch
         length = shape.width if pooled == _ROWS else shape.height
         kernel = weight if pooled == _ROWS else weight.transpose(2, 3)
         self.pooled = pooled
@@ -139,16 +145,24 @@ def _turned(x: Tensor, order: tuple[int, ...], extents: tuple[int | None, ...]) 
     return x.reshape(-1, *known) if len(known) == len(extents) else x.permute(order)
 
 
-class TripletCpu(_TripletExport):
+class TripletCpu(TripletGates):
     """Triplet whose gates are laid out for the lanes of a CPU."""
 
-    pieces = PIECES_FOR_CPU
+    def __init__(self, reference: Triplet, shape: MapShape) -> None:
+        super().__init__(_branches(reference), shape, PIECES["cpu"])
 
 
-class TripletGpu(_TripletExport):
+class TripletGpu(TripletGates):
     """Triplet whose gates neither join nor transpose the planes."""
 
-    pieces = PIECES_FOR_GPU
+    def __init__(self, reference: Triplet, shape: MapShape) -> None:
+        super().__init__(_branches(reference), shape, PIECES["gpu"])
+
+
+def _branches(reference: Triplet) -> Branches:
+    cw, hc = (fold_norm(gate.conv.conv, gate.conv.bn) for gate in (reference.cw, reference.hc))
+    hw = None if reference.no_spatial else fold_norm(reference.hw.conv.conv, reference.hw.conv.bn)
+    return Branches(cw, hc, hw)
 
 
 Triplet.forms = {"cpu": TripletCpu, "gpu": TripletGpu}

@@ -1,1 +1,1 @@
-"""Attention inside a user's own network: find it, prove its export form, swap it."""
+"""Attention inside a user's own network: found, proven, replaced. `rewrite` holds the steps, `families` the readers."""

@@ -1,163 +1,114 @@
-"""Replaces catalogue modules in a network by their export forms, each under a certificate."""
+"""Replaces the attention of a network by export forms, each under a certificate."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from deploy_attn.export.certificate import Certificate, Trial, compare_modules, prove
-from deploy_attn.jetson.errors import DeployAttnError, first_line
+from deploy_attn.export.arguments import Arguments
+from deploy_attn.export.certificate import Trial
+from deploy_attn.export.results import output_tensors
+from deploy_attn.rewriting.aliasing import AliasingFinding, find_aliasing
+from deploy_attn.rewriting.families import matches_of
+from deploy_attn.rewriting.finding import Finding
+from deploy_attn.rewriting.fit import Outcome, fit
+from deploy_attn.rewriting.folding import fold
+from deploy_attn.rewriting.observe import observe
+from deploy_attn.rewriting.prepare import prepared, restored
+from deploy_attn.rewriting.replacement import Candidate, Wanted, outcome_of
+from deploy_attn.rewriting.semantics import released, with_semantics
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from deploy_attn.modules.base import ReferenceForm
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One attention module of a network: where, what, and whether it was replaced.
-
-    `paths` are all places where the same instance stands; the root is "".
-    `reason` says why it was left alone and is None where it was replaced.
-    """
-
-    paths: tuple[str, ...]
-    recognised_as: str
-    replaced: bool
-    reason: str | None
-    certificate: Certificate | None
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "paths": list(self.paths),
-            "recognised_as": self.recognised_as,
-            "replaced": self.replaced,
-            "reason": self.reason,
-            "certificate": None if self.certificate is None else self.certificate.as_dict(),
-        }
+    from torch import nn
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A float64 network with export forms, what was found on the way, and the trial of the whole."""
+    """A network with export forms, what was found on the way, and the trial of the whole in float64.
+
+    `findings` are about attention, `folds` about the BatchNorms that went into the layer before them.
+    """
 
     model: nn.Module
     findings: tuple[Finding, ...]
+    folds: tuple[Finding, ...]
     whole: Trial
+    aliasing: tuple[AliasingFinding, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "network": self.whole.as_dict(),
             "modules": [finding.as_dict() for finding in self.findings],
+            "folds": [finding.as_dict() for finding in self.folds],
+            "aliasing": [finding.as_dict() for finding in self.aliasing],
         }
 
 
-class _FormRequest(NamedTuple):
-    engine: str
-    dynamic_size: bool
+def rewrite(
+    model: nn.Module,
+    example: object,
+    engine: str = "cpu",
+    dynamic_size: bool = False,
+    semantics: str | None = None,
+) -> Rewrite:
+    """Returns a copy of a network, in eval mode, with its attention in export form.
 
-
-def rewrite(model: nn.Module, example: Tensor, engine: str = "cpu", dynamic_size: bool = False) -> Rewrite:
-    """Returns a float64 copy of a network, in eval mode, with its attention in export form.
-
-    Every instance of a catalogue class is replaced once, wherever it stands,
-    if its equivalence certificate holds; the network's own activations at that
-    place are among the inputs tried. The caller's object is not touched.
+    Everything is proven in float64; the copy is then of the caller's type.
+    Every recognised instance is replaced once, wherever it stands, if its
+    equivalence certificate holds; the network's own activations at that place
+    are among the inputs tried. What is inside a replaced module is not looked
+    at. A replacement that does not fit its network is taken back. The caller's
+    object is not touched.
 
     Args:
-        model: the network; it may be a catalogue module itself.
-        example: an input `b c h w`.
+        model: the network; it may be an attention module itself.
+        example: an input tensor, a tuple of the network's arguments, or a dict of its named ones.
         engine: the engine's family, `cpu` or `gpu`.
         dynamic_size: build forms that take any h and w.
+        semantics: what writes in place mean where eager mode and exports disagree, `shift` or `smear`; the proofs,
+            and `whole`, are against the network of this meaning.
 
     Raises:
-        BadRequest: a module's graph is made for one size, and any is asked for.
-        DeployAttnError: each replacement holds and the whole network does not.
+        BadRequest: there is no tensor in the example, or a meaning must be chosen.
+            What the network raises on the example goes through.
+        DeployAttnError: the network differs from its own copy, so that nothing can be proven.
     """
-    reference = copy.deepcopy(model).double().eval()
-    places = _places(reference)
-    observed = _observe(reference, list(places), example.double())
-    findings = []
-    forms: dict[ReferenceForm, nn.Module] = {}
-    for module, paths in places.items():
-        finding, form = _proven_form(module, paths, observed[module], _FormRequest(engine, dynamic_size))
-        findings.append(finding)
-        if form is not None:
-            forms[module] = form
-    rewritten = _swapped(reference, forms, places)
-    hint = "though each replacement was proven. Does its forward read the attributes of a replaced module?"
-    try:
-        whole = compare_modules("the whole network", reference, rewritten, example.double())
-    except Exception as error:  # a network may raise anything
-        found = f"raises {type(error).__name__}: {first_line(error)}"
-        raise DeployAttnError(f"With its attention replaced the network {found}, {hint}") from error
-    if not whole.passed:
-        found = f"differs by {whole.error:.1e} in float64 (bound {whole.bound:.1e})"
-        raise DeployAttnError(f"With its attention replaced the network {found}, {hint}")
-    return Rewrite(rewritten, tuple(findings), whole)
-
-
-def _places(network: nn.Module) -> dict[ReferenceForm, tuple[str, ...]]:
-    from deploy_attn.modules.base import ReferenceForm
-
-    places: dict[ReferenceForm, tuple[str, ...]] = {}
-    for path, module in network.named_modules(remove_duplicate=False):
-        if isinstance(module, ReferenceForm):
-            places[module] = (*places.get(module, ()), path)
-    return places
-
-
-def _observe(network: nn.Module, modules: list[ReferenceForm], x: Tensor) -> dict[nn.Module, list[Tensor]]:
-    """What each module is fed when the network runs once."""
     import torch
 
-    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
-
-    def note(module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        given = arguments[0] if arguments else named["x"]
-        seen[module].append(given.detach().clone())
-
-    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
-    try:
-        with torch.inference_mode():
-            network(x.clone())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
+    arguments = Arguments.of(example).as_type(torch.float64)
+    copy = prepared(model)
+    aliasing = find_aliasing(copy, arguments)
+    reference = with_semantics(copy, aliasing, semantics)
+    candidates = _candidates(reference)
+    observed = observe(reference, [candidate.module for candidate in candidates], arguments)
+    outcomes = _outcomes(candidates, observed.calls, Wanted(engine, dynamic_size))
+    fitted = fit(reference, outcomes, arguments, output_tensors(observed.returned))
+    folded = fold(fitted.network, arguments)
+    findings = tuple(outcome.finding for outcome in fitted.outcomes)
+    network = restored(released(folded.network), model)
+    return Rewrite(network, findings, folded.findings, fitted.whole, aliasing)
 
 
-def _proven_form(
-    module: ReferenceForm, paths: tuple[str, ...], inputs: list[Tensor], want: _FormRequest
-) -> tuple[Finding, nn.Module | None]:
-    name = module.catalogue_name
-    shapes = {tuple(x.shape[1:]) for x in inputs}
-    if not shapes:
-        return Finding(paths, name, False, "the network does not call it", None), None
-    if len(shapes) > 1 and not want.dynamic_size:
-        reason = f"it is called with maps of several sizes: {sorted(shapes)}"
-        return Finding(paths, name, False, reason, None), None
-    batch, channels, height, width = inputs[0].shape
-    shape = (batch, channels, height, width)
-    observed = {f"the network's own, call {i}": x for i, x in enumerate(inputs)}
-    proof = prove(module, shape, want.engine, observed, want.dynamic_size)
-    if not proof.certificate.proven:
-        reason = f"not proven: worst error {proof.certificate.worst_error:.1e}"
-        return Finding(paths, name, False, reason, proof.certificate), None
-    return Finding(paths, name, True, None, proof.certificate), proof.form
+def _candidates(network: nn.Module) -> list[Candidate]:
+    """Every instance with a reading, outer ones before what they hold."""
+    paths: dict[nn.Module, tuple[str, ...]] = {}
+    for path, module in network.named_modules(remove_duplicate=False):
+        paths[module] = (*paths.get(module, ()), path)
+    found = [Candidate(module, places, tuple(matches_of(module))) for module, places in paths.items()]
+    return [candidate for candidate in found if candidate.matches]
 
 
-def _swapped(
-    network: nn.Module, forms: Mapping[ReferenceForm, nn.Module], places: Mapping[ReferenceForm, tuple[str, ...]]
-) -> nn.Module:
-    rewritten = copy.deepcopy(network)
-    for module, form in forms.items():
-        for path in places[module]:
-            if path == "":
-                return form
-            parent, _, child = path.rpartition(".")
-            setattr(rewritten.get_submodule(parent), child, form)
-    return rewritten
+def _outcomes(
+    candidates: list[Candidate], calls: Mapping[nn.Module, tuple[Arguments, ...]], wanted: Wanted
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    replaced: set[nn.Module] = set()
+    for candidate in candidates:
+        if candidate.module in replaced:
+            continue
+        outcome = outcome_of(candidate, calls[candidate.module], wanted)
+        outcomes.append(outcome)
+        if outcome.form is not None:
+            replaced.update(candidate.module.modules())
+    return outcomes

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SHARED_BY_MODULES = ("base", "channel_gate", "disturb", "first_map", "own_layers", "removed", "tokens_attention")
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "tensorrt", "tensorrt_rtx", "PIL", "safetensors")
 
 
@@ -45,7 +46,8 @@ def module_names() -> list[str]:
 def test_every_module_but_pytorchs_own_imports_without_a_heavy_library() -> None:
     from deploy_attn.modules.catalogue import entries
 
-    shared = {f"deploy_attn.modules.{name}" for name in ("base", "disturb", "tokens_attention")}
+    shared = {f"deploy_attn.modules.{name}" for name in SHARED_BY_MODULES}
+    shared |= {name for name in module_names() if name.endswith("_forms")}
     pytorch = {*shared, *(entry.module for entry in entries())}
     light = [name for name in module_names() if name not in pytorch]
     assert len(light) > 30

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from deploy_attn import DeployAttnError, create, rewrite
-from deploy_attn.modules.base import ReferenceForm, Shape
+from deploy_attn import create, rewrite
+from deploy_attn.modules.base import MapShape, ReferenceForm
 from deploy_attn.modules.se import SEExport
 
 
@@ -77,7 +76,7 @@ class Unfaithful(ReferenceForm):
     def forward(self, x: Tensor) -> Tensor:
         return x
 
-    def export_form(self, input_shape: Shape, engine: str = "cpu", dynamic_size: bool = False) -> nn.Module:
+    def form_for(self, shape: MapShape, engine: str) -> nn.Module:
         return Doubling()
 
 
@@ -100,13 +99,19 @@ class ReadsWeights(nn.Module):
         return output if isinstance(self.gate, ReferenceForm) else output + 1
 
 
-def test_a_network_that_differs_as_a_whole_is_refused() -> None:
-    with pytest.raises(DeployAttnError, match="differs by"):
-        rewrite(ReadsWeights(), torch.randn(1, 16, 5, 6))
+def test_a_replacement_that_its_network_does_not_bear_is_taken_back() -> None:
+    network = nn.Sequential(ReadsWeights(), create("eca", channels=16))
+    result = rewrite(network, torch.randn(1, 16, 5, 6))
+    reading, other = result.findings
+    assert not reading.replaced
+    assert "differs by" in str(reading.reason)
+    assert "read attributes" in str(reading.reason)
+    assert other.replaced
+    assert result.whole.passed
 
 
 class Fickle(ReferenceForm):
-    """Its first two forms, for the size asked for and for another, are right; later ones are not."""
+    """Its first three forms, for the size asked for, for another and for other weights, are right; later ones not."""
 
     catalogue_name: ClassVar[str] = "fickle"
 
@@ -114,11 +119,14 @@ class Fickle(ReferenceForm):
         super().__init__()
         self.made: list[nn.Module] = []
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Fickle:
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
-    def export_form(self, input_shape: Shape, engine: str = "cpu", dynamic_size: bool = False) -> nn.Module:
-        self.made.append(nn.Identity() if len(self.made) < 2 else Doubling())
+    def form_for(self, shape: MapShape, engine: str) -> nn.Module:
+        self.made.append(nn.Identity() if len(self.made) < 3 else Doubling())
         return self.made[-1]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,8 +66,8 @@ def _refusal(file: Path, network: nn.Module | None = None) -> str:
     return str(caught.value)
 
 
-def _prefixed(state: State) -> State:
-    return {f"module.{key}": value for key, value in state.items()}
+def _prefixed(state: State, prefix: str = "module.") -> State:
+    return {f"{prefix}{key}": value for key, value in state.items()}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,24 @@ def _prefixed(state: State) -> State:
         pytest.param(lambda state: {"model_state_dict": state, "loss": 0.1}, id="model_state_dict"),
         pytest.param(_prefixed, id="DataParallel"),
         pytest.param(lambda state: {"state_dict": _prefixed(state)}, id="DataParallel, wrapped"),
+        pytest.param(lambda state: {"net": state}, id="net"),
+        pytest.param(lambda state: {"ema": {"module": state}}, id="module"),
+        pytest.param(lambda state: {"ema": _prefixed(state), "epoch": 3}, id="ema"),
+        pytest.param(lambda state: {"model_ema": state}, id="model_ema"),
+        pytest.param(lambda state: {"model": {"state_dict": state, "epoch": 3}}, id="two wrappers"),
+        pytest.param(lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)}, id="options in a Namespace"),
+        pytest.param(lambda state: {**_prefixed(state), "n_averaged": torch.tensor(4)}, id="AveragedModel"),
+        pytest.param(lambda state: _prefixed(state, "model."), id="a training class"),
+        pytest.param(
+            lambda state: _prefixed(_prefixed(state, "_orig_mod."), "model.net."), id="compiled, in two classes"
+        ),
+        pytest.param(
+            lambda state: {key.replace("conv.", "conv._orig_mod.module."): value for key, value in state.items()},
+            id="a child that was compiled and parallel",
+        ),
+        pytest.param(
+            lambda state: {"model": {"another.weight": torch.ones(1)}, "ema": state}, id="another model beside it"
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights"])
@@ -158,8 +178,8 @@ def test_every_missing_unexpected_and_misshapen_key_is_listed(tmp_path: Path, su
         pytest.param(lambda state: state.update({"conv.bias": torch.ones(3)}), "shape: conv.bias", id="misshapen"),
         pytest.param(lambda state: state.clear(), "missing: conv.weight", id="empty"),
         pytest.param(
-            lambda state: state.update({"module.conv.bias": state.pop("conv.bias")}),
-            "unexpected: module.conv.bias",
+            lambda state: state.update({"teacher.conv.bias": state.pop("conv.bias")}),
+            "unexpected: teacher.conv.bias",
             id="a prefix on one key only",
         ),
         pytest.param(
@@ -249,6 +269,39 @@ def test_a_pickle_under_the_name_of_a_safetensors_file_is_not_run(tmp_path: Path
     assert not trap.exists()
 
 
+def test_the_weights_are_taken_before_their_moving_average(tmp_path: Path) -> None:
+    assert _same(_loaded(_saved(tmp_path, {"ema": _state(2), "model": _state(1)})), _state(1))
+
+
+def test_counters_that_only_training_reads_may_be_missing(tmp_path: Path) -> None:
+    state = {key: value for key, value in _state().items() if not key.endswith("num_batches_tracked")}
+    assert _same(_loaded(_saved(tmp_path, state)), _state())
+
+
+def test_prefixes_are_not_taken_off_where_two_keys_would_become_one(tmp_path: Path) -> None:
+    state = {**_prefixed(_state()), "conv.weight": torch.zeros(2, 3, 1, 1)}
+    assert "unexpected: module.conv.weight" in _refusal(_saved(tmp_path, state))
+
+
+def test_an_archive_of_torchscript_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "weights.pt")
+        assert "torch.save(torch.jit.load(...).state_dict(), ...)" in _refusal(tmp_path / "weights.pt")
+
+
+def test_of_many_keys_the_first_are_listed_and_all_are_counted(tmp_path: Path) -> None:
+    names = [f"layer{index}.weight" for index in range(40)]
+    module = nn.ModuleDict({name.replace(".weight", ""): nn.Linear(1, 1, bias=False) for name in names})
+    state = {**{name.replace("layer", "stage"): torch.ones(1, 1) for name in names[:30]}, names[39]: torch.ones(1, 1)}
+    message = _refusal(_saved(tmp_path, state), module)
+    assert "of its 40 keys 1 are in the file, which holds 31, in the same shape" in message
+    assert "missing: layer7.weight (1, 1), nearest in the file: stage7.weight" in message
+    assert "missing: and 27 more" in message
+    assert "unexpected: and 18 more" in message
+    assert len(message.splitlines()) == 2 + 13 + 13
+
+
 def test_a_whole_saved_module_is_refused_and_its_class_is_named(tmp_path: Path) -> None:
     assert "torch.nn.modules.linear.Linear" in _refusal(_saved(tmp_path, nn.Linear(2, 2)))
 
@@ -261,8 +314,8 @@ def test_a_whole_saved_module_is_refused_and_its_class_is_named(tmp_path: Path) 
         pytest.param(None, "found NoneType", id="nothing"),
         pytest.param("conv.weight", "found str", id="text"),
         pytest.param({"epoch": 3, "loss": 0.5}, "found keys epoch, loss", id="no tensors"),
-        pytest.param({"model": {"state_dict": {}}}, "found keys state_dict", id="two wrappers"),
-        pytest.param({"weights": {"conv.bias": torch.ones(2)}}, "found keys weights", id="another wrapper"),
+        pytest.param({"model": {"epoch": 3}}, "found keys model", id="a wrapper of something else"),
+        pytest.param({"optimizer": {"conv.bias": torch.ones(2)}}, "found keys optimizer", id="another wrapper"),
     ],
 )
 def test_a_file_without_a_state_dict_is_refused_and_what_was_found_is_named(
@@ -347,3 +400,10 @@ def test_loading_keeps_the_parameters_themselves_and_their_gradients(tmp_path: P
     parameters: dict[str, Any] = dict(network.named_parameters())
     load_checkpoint(network, _saved(tmp_path, _state()))
     assert all(value is parameters[key] and value.requires_grad for key, value in network.named_parameters())
+
+
+def test_of_several_that_do_not_fit_the_nearest_is_told_of(tmp_path: Path) -> None:
+    near = {**_state(), "more": torch.ones(1)}
+    message = _refusal(_saved(tmp_path, {"model": {"another.weight": torch.ones(1)}, "ema": near}))
+    assert "unexpected: more (1,)" in message
+    assert "missing" not in message

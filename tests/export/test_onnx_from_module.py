@@ -11,15 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
-from deploy_attn.export.onnx_from_module import (
-    GraphRequest,
-    _make_names_unique,
-    checked,
-    onnx_from_module,
-    output_names,
-    output_tensors,
-)
-from deploy_attn.jetson.errors import DeployAttnError
+from deploy_attn.export.arguments import Arguments
+from deploy_attn.export.onnx_from_module import GraphRequest, _make_names_unique, checked, onnx_from_module
+from deploy_attn.export.refused import place_of_operator
+from deploy_attn.export.results import named_outputs
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from tests.export.networks import Returns
 
 
@@ -134,6 +130,13 @@ def test_odd_outputs_keep_their_names(function: Callable[[Tensor], object]) -> N
     assert [value.name for value in _exported(Returns(function)).graph.output] == ["output_0", "output_1"]
 
 
+def test_an_output_whose_key_is_a_number_is_exported() -> None:
+    assert [value.name for value in _exported(Returns(lambda x: {0: x + 1, 8: x.mean()})).graph.output] == [
+        "output_0",
+        "output_8",
+    ]
+
+
 def test_a_constant_output_keeps_its_name_and_value() -> None:
     model = _exported(_WithTable())
     assert [value.name for value in model.graph.output] == ["output_0", "output_1"]
@@ -141,29 +144,76 @@ def test_a_constant_output_keeps_its_name_and_value() -> None:
         np.testing.assert_array_equal(run.infer({"input": _x().numpy()})["output_1"], [0, 2, 4, 6])
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        pytest.param(lambda x: {"features": x}, id="a dict"),
-        pytest.param(lambda x: (), id="an empty tuple"),
-        pytest.param(lambda x: (x, None), id="a tuple with None"),
-        pytest.param(lambda x: (x, (x,)), id="a nested tuple"),
-    ],
-)
-def test_results_that_are_no_tensors_are_refused(function: Callable[[Tensor], object]) -> None:
-    with pytest.raises(DeployAttnError, match=r"returns (dict|tuple); it must return a tensor"):
-        _exported(Returns(function))
+class _Mixed(nn.Module):
+    """A map, whole numbers and a keyword; parameters are called as arguments and results are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([2.0]))
+        self.sum = nn.Parameter(torch.tensor([3.0]))
+        self.table = nn.Embedding(4, 3)
+
+    def forward(self, x: Tensor, index: Tensor, *, scale: Tensor) -> dict[str, object]:
+        y = x * self.scale + scale * self.sum
+        return {"sum": y + self.table(index)[:, :, None, None], "more": [y, (index, None)], "same": y}
 
 
-@pytest.mark.parametrize(("count", "names"), [(1, ["output"]), (2, ["output_0", "output_1"])])
-def test_output_names_follow_the_count(count: int, names: list[str]) -> None:
-    assert output_names(count) == names
+def test_nested_arguments_and_results_are_flat_in_the_graph_and_keep_their_names() -> None:
+    torch.manual_seed(0)
+    network = _Mixed().eval()
+    example = Arguments((torch.randn(2, 3, 6, 5), torch.tensor([3, 1])), {"scale": torch.tensor([0.5])})
+    with torch.inference_mode():
+        wanted = named_outputs(network(*example.positional, **example.named))
+        graph = onnx_from_module(network, example, GraphRequest(13, 7))
+    assert [value.name for value in graph.graph.input] == ["x", "index", "scale"]
+    assert [value.name for value in graph.graph.output] == ["sum", "more_0", "more_1_0", "same"] == list(wanted)
+    assert not network._forward_hooks
+    assert not network._forward_pre_hooks
+    with OnnxRuntimeRunner(graph.SerializeToString()) as run:
+        got = run.infer({name: tensor.numpy() for name, tensor in zip(("x", "index", "scale"), example.tensors)})
+    for name, tensor in wanted.items():
+        np.testing.assert_allclose(got[name], tensor.numpy(), rtol=1e-6)
 
 
-def test_output_tensors_are_those_of_the_result() -> None:
-    first, second = torch.zeros(1), torch.ones(2)
-    assert output_tensors(first) == [first]
-    assert [tensor is wanted for tensor, wanted in zip(output_tensors((first, second)), (first, second))] == [True] * 2
+class _Masks(nn.Module):
+    def forward(self, image: Tensor, mask: Tensor, unread: Tensor | None = None) -> Tensor:
+        return image * mask[:, :, None, None]
+
+
+def test_every_input_has_its_own_open_axes() -> None:
+    network = _Masks()
+    example = Arguments((torch.randn(2, 3, 6, 5), torch.randn(2, 3)), {})
+    graph = onnx_from_module(network, example, GraphRequest(17, 8, dynamic_batch=True, dynamic_size=True)).graph
+    assert [_axes(value) for value in graph.input] == [["batch", 3, "height", "width"], ["batch", 3]]
+
+
+def test_an_input_that_nothing_depends_on_is_named() -> None:
+    with pytest.raises(BadRequest, match="do not depend on unread"):
+        onnx_from_module(_Masks(), Arguments((_x(), torch.randn(2, 3), _x()), {}), GraphRequest(17, 8))
+
+
+def test_an_operator_that_is_refused_is_found_in_every_module_that_has_it() -> None:
+    def refused(x: Tensor) -> Tensor:
+        result: Tensor = torch.linalg.qr(x)[0]
+        return result
+
+    with pytest.raises(BadRequest) as caught:
+        network = nn.Sequential(nn.ReLU(), nn.Sequential(Returns(refused)), Returns(refused))
+        onnx_from_module(network, _x(), GraphRequest(13, 7))
+    head, *places, advice = str(caught.value).splitlines()
+    assert "'aten::linalg_qr' to ONNX opset version 13" in head
+    assert [place.split(",")[0].strip() for place in places] == [
+        "aten::linalg_qr in 1.0 (Returns)",
+        "aten::linalg_qr in 2 (Returns)",
+    ]
+    assert all("test_onnx_from_module.py:" in place for place in places)
+    assert advice.startswith("Replace the operation")
+
+
+def test_an_operator_is_found_by_the_name_that_the_exporter_gives_it() -> None:
+    network = nn.Sequential(nn.ReLU(), Returns(lambda x: x.unfold(2, 2, 1)))
+    message = "Unsupported: ONNX export of operator Unfold, input size not accessible."
+    assert place_of_operator(network, [_x()], message).startswith("  aten::unfold in 1 (Returns), ")
 
 
 def test_every_axis_of_a_static_graph_is_a_number() -> None:
@@ -172,12 +222,34 @@ def test_every_axis_of_a_static_graph_is_a_number() -> None:
     assert [_axes(value) for value in graph.output] == [[2, 3, 6, 5], [2, 3]]
 
 
+def test_an_extent_that_follows_from_values_is_no_number() -> None:
+    graph = _exported(Returns(lambda x: (x[x > 0], x.relu()))).graph
+    chosen, plain = (_axes(value) for value in graph.output)
+    assert isinstance(chosen[0], str)
+    assert plain == [2, 3, 6, 5]
+
+
 def test_an_open_batch_is_axis_0_of_every_end_and_the_rest_is_fixed() -> None:
     model = _exported(Returns(lambda x: (x.relu(), x.flatten(2).mean(2))), dynamic_batch=True)
     assert _axes(model.graph.input[0]) == ["batch", 3, 6, 5]
     assert [_axes(value) for value in model.graph.output] == [["batch", 3, 6, 5], ["batch", 3]]
     with OnnxRuntimeRunner(model.SerializeToString()) as run:
         assert run.infer({"input": _x(5).numpy()})["output_1"].shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("function", "axes"),
+    [
+        (lambda x: x.mean(0), [3, 6, 5]),
+        (lambda x: x.transpose(0, 1) + 1, [3, "batch", 6, 5]),
+        (lambda x: x.flatten(0, 1) * 2, [0, 6, 5]),
+        (lambda x: x.sum(), []),
+    ],
+)
+def test_an_open_batch_is_stated_where_it_is_and_nowhere_else(
+    function: Callable[[Tensor], Tensor], axes: list[object]
+) -> None:
+    assert _axes(_exported(Returns(function), dynamic_batch=True).graph.output[0]) == axes
 
 
 def test_node_names_are_unique_and_carry_the_module_path() -> None:
@@ -222,6 +294,13 @@ def test_no_constant_node_is_left(function: Callable[[Tensor], Tensor], opset: i
 def test_an_operator_that_the_exporter_refuses_is_named() -> None:
     with pytest.raises(DeployAttnError, match="linalg_svd"):
         _exported(Returns(lambda x: torch.linalg.svd(x)[1]))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_a_module_that_was_compiled_is_named() -> None:
+    network = nn.Sequential(nn.ReLU(), nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1))))
+    with pytest.raises(BadRequest, match=r"torch\.jit compiled 1\.0; build"):
+        _exported(network)
 
 
 def test_a_refusal_leaves_stdout_to_the_caller(capfd: pytest.CaptureFixture[str]) -> None:

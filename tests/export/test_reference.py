@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import deploy_attn
 from deploy_attn.export.inputs import noise_inputs
-from deploy_attn.export.reference import fp32_errors, npz_from_cases, reference_cases
+from deploy_attn.export.reference import check_network, fp32_errors, npz_from_cases, reference_cases
 from deploy_attn.jetson.artifact import Case
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from tests.deploy_attn.catalogue_cases import small
@@ -164,3 +164,25 @@ def test_cases_are_kept_by_case_part_and_name() -> None:
     with np.load(io.BytesIO(npz_from_cases([case])), allow_pickle=False) as arrays:
         assert set(arrays.files) == {"far/inputs/input", "far/outputs/output_0", "far/outputs/output_1"}
         np.testing.assert_array_equal(arrays["far/outputs/output_0"], _x()[0])
+
+
+def test_a_network_that_gives_nan_is_not_taken_for_a_random_one() -> None:
+    network = Returns(lambda x: x * float("nan"))
+    check_network(network, torch.ones(1, 2))
+    with pytest.raises(BadRequest, match="gives NaN"):
+        reference_cases(network, {"normal": np.ones((1, 2), np.float32)})
+
+
+def test_a_weight_may_be_an_output() -> None:
+    class Tempered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.temperature = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x * self.temperature, self.temperature
+
+    network = Tempered()
+    cases = reference_cases(network, {"normal": np.ones((1, 2), np.float32)})
+    assert cases[0].outputs["output_1"] == 2.0
+    assert fp32_errors(network, cases)["normal"]["output_1"]["rms_relative"] == 0.0
