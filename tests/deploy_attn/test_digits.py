@@ -22,8 +22,7 @@ def test_top1_survives_the_export(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "PASS" in done.stdout
-    assert "replaced  cbam at attention" in done.stdout
-    assert "replaced  cbam at body_attention" in done.stdout
+    assert "replaced  2 x cbam at attention, body_attention" in done.stdout
     lines = [line.rsplit(maxsplit=2) for line in done.stdout.splitlines() if line.startswith("top-1")]
     accuracies = [float(percent) for _, percent, _ in lines]
     assert len(accuracies) == 4
