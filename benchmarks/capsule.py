@@ -75,7 +75,7 @@ def main() -> int:
         place = made(Path(folder))
         (place / "bare.py").write_text(BARE + PEAK, encoding="utf-8")
         (place / "runner.py").write_text(RUNNER + PEAK + "sys.exit(code)", encoding="utf-8")
-        graph, reference = str(place / "artifact" / "model.onnx"), str(place / "artifact" / "reference.npz")
+        graph, reference = (str(Path(folder) / "cbam" / name) for name in ("model.onnx", "reference.npz"))
         commands = {
             "bare": [asked.python, str(place / "bare.py"), graph, reference],
             "runner": [asked.python, str(place / "runner.py")],
