@@ -83,9 +83,14 @@ def traced_from_subject(subject: Subject, family: str, wanted: GraphRequest) -> 
 
 
 def _rewritten(subject: Subject, family: str, wanted: GraphRequest) -> Rewrite:
-    from deploy_attn.rewriting.rewrite import rewrite
+    import torch
 
-    rewritten = rewrite(subject.network, subject.call.example, family, wanted.dynamic_size)
+    from deploy_attn.rewriting.prepare import prepared
+    from deploy_attn.rewriting.replacement import Wanted
+    from deploy_attn.rewriting.rewrite import rewrite_settled
+
+    arguments = subject.call.example.as_type(torch.float64)
+    rewritten = rewrite_settled(prepared(subject.network), arguments, Wanted(family, wanted.dynamic_size))
     if subject.source.file is None and not rewritten.findings[0].replaced:
         raise DeployAttnError(f"{subject.source.name} has no proven export form: {rewritten.findings[0].reason}")
     return rewritten

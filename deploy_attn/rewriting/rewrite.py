@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.export.arguments import Arguments
@@ -79,15 +79,19 @@ def rewrite(
     arguments = Arguments.of(example).as_type(torch.float64)
     copy = prepared(model)
     aliasing = find_aliasing(copy, arguments)
-    reference = with_semantics(copy, aliasing, semantics)
+    rewritten = rewrite_settled(with_semantics(copy, aliasing, semantics), arguments, Wanted(engine, dynamic_size))
+    return replace(rewritten, model=restored(rewritten.model, model), aliasing=aliasing)
+
+
+def rewrite_settled(reference: nn.Module, arguments: Arguments, wanted: Wanted) -> Rewrite:
+    """`rewrite` of a prepared network in which every write has one meaning; the result stays in float64."""
     candidates = _candidates(reference)
     observed = observe(reference, [candidate.module for candidate in candidates], arguments)
-    outcomes = _outcomes(candidates, observed.calls, Wanted(engine, dynamic_size))
+    outcomes = _outcomes(candidates, observed.calls, wanted)
     fitted = fit(reference, outcomes, arguments, output_tensors(observed.returned))
     folded = fold(fitted.network, arguments)
     findings = tuple(outcome.finding for outcome in fitted.outcomes)
-    network = restored(released(folded.network), model)
-    return Rewrite(network, findings, folded.findings, fitted.whole, aliasing)
+    return Rewrite(released(folded.network), findings, folded.findings, fitted.whole)
 
 
 def _candidates(network: nn.Module) -> list[Candidate]:
