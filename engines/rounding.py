@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploy_attn.engines.shapes import inferred_shapes
+
 if TYPE_CHECKING:
     import onnx
 
@@ -46,7 +48,7 @@ def half_tensors(model: onnx.ModelProto) -> set[str]:
     """Names of the FP16 tensors that nodes of a typed graph produce."""
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    inferred = inferred_shapes(model)
     half = onnx.TensorProto.FLOAT16
     return {
         value.name for value in (*inferred.value_info, *inferred.output) if value.type.tensor_type.elem_type == half

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from deploy_attn.engines.rounding import half_tensors
 from deploy_attn.engines.rtx_log import Kernel
 
 if TYPE_CHECKING:
-    import onnx
+    pass
 
 _HALF = "Half"
 
@@ -28,9 +29,9 @@ def silently_fp32(typed_model: bytes, kernels: Sequence[Kernel]) -> str | None:
         return None
     import onnx
 
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(typed_model))
+    model = onnx.load_from_string(typed_model)
     places = _places(kernels)
-    half = _half_tensors(model.graph)
+    half = half_tensors(model)
     producers = {name: node.name for node in model.graph.node for name in node.output if name in half}
     for node in model.graph.node:
         for name in node.input:
@@ -47,13 +48,3 @@ def _places(kernels: Sequence[Kernel]) -> Mapping[str, set[int]]:
         for node in kernel.onnx_nodes:
             places.setdefault(node, set()).add(index)
     return places
-
-
-def _half_tensors(graph: onnx.GraphProto) -> set[str]:
-    import onnx
-
-    return {
-        value.name
-        for value in (*graph.value_info, *graph.output)
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.engines.shapes import inferred_shapes
+
 if TYPE_CHECKING:
     import numpy as np
     import onnx
@@ -20,11 +22,9 @@ class GraphView:
 
     def __init__(self, model: onnx.ModelProto, inferred: onnx.GraphProto | None = None) -> None:
         """Looks at a model; `inferred` is its graph with inferred shapes, where the caller has it."""
-        import onnx
-
         self._opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
         if inferred is None:
-            inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+            inferred = inferred_shapes(model)
         self._types: dict[str, int] = {}
         self._shapes: dict[str, list[int | None]] = {}
         self._tensors: dict[str, onnx.TensorProto] = {}

@@ -198,7 +198,8 @@ def checked(model: onnx.ModelProto, request: GraphRequest) -> onnx.ModelProto:
             f"There is no graph of opset {request.opset}, IR {request.ir_version}: opset {request.opset} came with "
             f"IR {oldest}. Choose a target that takes these."
         )
-    read_back = onnx.load_from_string(model.SerializeToString())
+    content = model.SerializeToString()
+    read_back = onnx.load_from_string(content)
     opsets = {item.domain: item.version for item in read_back.opset_import}
     found = (opsets.get("", 0), read_back.ir_version)
     if set(opsets) != {""} or found != (request.opset, request.ir_version):
@@ -207,7 +208,7 @@ def checked(model: onnx.ModelProto, request: GraphRequest) -> onnx.ModelProto:
             f"has opsets {opsets} and IR {read_back.ir_version}. Choose a target that takes these."
         )
     try:
-        onnx.checker.check_model(read_back, full_check=True)
+        onnx.checker.check_model(content, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise DeployAttnError(f"The exporter wrote a graph that is not valid ONNX: {error}") from error
     return read_back
@@ -288,7 +289,7 @@ def _state_output_shapes(model: onnx.ModelProto, shapes: list[Extents], request:
 
 def _infer_output_shapes(model: onnx.ModelProto, shapes: list[Extents]) -> None:
     """The outputs' extents from the graph alone, in the input's names; the exporter makes up names of its own."""
-    for value, found, shape in zip(model.graph.output, shapes_from_inputs(model).graph.output, shapes):
+    for value, found, shape in zip(model.graph.output, shapes_from_inputs(model).output, shapes):
         ranks = (len(found.type.tensor_type.shape.dim), len(value.type.tensor_type.shape.dim))
         if ranks[0] == ranks[1]:
             value.type.tensor_type.shape.CopyFrom(found.type.tensor_type.shape)

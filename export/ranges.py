@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
+from deploy_attn.engines.shapes import inferred_shapes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,7 @@ def tensor_ranges(model: onnx.ModelProto, feeds: Iterable[Mapping[str, np.ndarra
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     present = {value.name for value in watched.graph.output}
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
+    inferred = inferred_shapes(model).value_info
     floats = [value for value in inferred if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
     watched.graph.output.extend(value for value in floats if value.name not in present)
     largest: dict[str, float] = {}

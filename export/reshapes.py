@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.engines.shapes import inferred_shapes, without_weights
+
 if TYPE_CHECKING:
     import onnx
 
@@ -68,7 +70,7 @@ class _Shapes:
     def __init__(self, model: onnx.ModelProto) -> None:
         import onnx
 
-        inferred = shapes_from_inputs(model).graph
+        inferred = shapes_from_inputs(model)
         doubtful = _behind_rounding_up(model.graph)
         self._shapes: dict[str, list[Extent]] = {}
         for value in (*inferred.input, *inferred.value_info, *inferred.output):
@@ -130,15 +132,12 @@ class _Shapes:
         return shape == [] or shape == [1]
 
 
-def shapes_from_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every shape that follows from its inputs; what an exporter states of outputs is not believed."""
-    import onnx
-
-    unstated = onnx.ModelProto()
-    unstated.CopyFrom(model)
+def shapes_from_inputs(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with every shape that follows from its inputs; what an exporter states of outputs is not believed."""
+    unstated = without_weights(model)
     for value in unstated.graph.output:
         value.type.tensor_type.ClearField("shape")
-    return onnx.shape_inference.infer_shapes(unstated, strict_mode=True, data_prop=True)
+    return inferred_shapes(unstated, data_prop=True)
 
 
 def _keeps_integers(node: onnx.NodeProto) -> bool:

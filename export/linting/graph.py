@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.engines.shapes import shapes_as_far_as_known
 from deploy_attn.export.graph_view import GraphView
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 ONNX_DOMAINS = ("", "ai.onnx")
 _GRAPHS = 10  # AttributeProto.GRAPHS
-_SMALL = 256  # elements; larger constants tell shape inference nothing
 
 
 class LintGraph:
@@ -32,7 +31,7 @@ class LintGraph:
     def __init__(self, model: onnx.ModelProto, half_planned: frozenset[str] | None = None) -> None:
         self.calls = tuple(_calls(model))
         self.model = _inlined(model) if self.calls else model
-        inferred = _inferred(self.model)
+        inferred = shapes_as_far_as_known(self.model)
         self.view = GraphView(self.model, inferred)
         self.half_planned = half_planned
         self.nodes = tuple(nodes_of(self.model.graph))
@@ -119,56 +118,3 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         return inliner.inline_local_functions(model, convert_version=True)
     except Exception:  # compiled code raises many types; a call is then a node like any other
         return model
-
-
-def _inferred(model: onnx.ModelProto) -> onnx.GraphProto:
-    """The graph with what shape inference can tell; as it is where inference refuses it."""
-    import onnx
-
-    light = _light(model)
-    try:
-        return onnx.shape_inference.infer_shapes(light).graph
-    except Exception:  # compiled code raises many types; a rule knows less then, and does not fail
-        return light.graph
-
-
-def _light(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its large constants, and those in other files, as inputs."""
-    import onnx
-
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    graph, source = light.graph, model.graph
-    graph.name = "graph"
-    for field in ("input", "output", "value_info"):
-        getattr(graph, field).extend(getattr(source, field))
-    declared = {value.name for value in source.input}
-    for node in source.node:
-        large = _large_constant(node) if node.op_type == "Constant" and node.output else None
-        if large is None:
-            graph.node.append(node)
-        else:
-            graph.input.append(_as_input(node.output[0], large.data_type, large.dims))
-    for tensor in source.initializer:
-        if math.prod(tensor.dims) <= _SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL:
-            graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            graph.input.append(_as_input(tensor.name, tensor.data_type, tensor.dims))
-    for sparse in source.sparse_initializer:
-        if sparse.values.name not in declared:
-            graph.input.append(_as_input(sparse.values.name, sparse.values.data_type, sparse.dims))
-    return light
-
-
-def _large_constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    # By its extents: to measure a message, protobuf writes it out.
-    tensors = (item.t for item in node.attribute if item.name == "value")
-    return next((tensor for tensor in tensors if math.prod(tensor.dims) > _SMALL), None)
-
-
-def _as_input(name: str, elem_type: int, dims: Iterable[int]) -> onnx.ValueInfoProto:
-    import onnx
-
-    return onnx.helper.make_tensor_value_info(name, elem_type, list(dims))

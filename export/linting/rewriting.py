@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from deploy_attn.engines.shapes import shapes_as_far_as_known
 from deploy_attn.engines.target import Target
 from deploy_attn.export.linting.finding import Finding
 from deploy_attn.export.linting.fixes.bench import Aim, Bench, NoExactRewrite
@@ -26,7 +27,6 @@ _AXES_RULE = "reduce-axes-input"
 _LAST_WITH_AXES_ATTRIBUTE = 17
 _FUNCTIONS_SINCE = (9, 0)  # TensorRT's parser; the IR has them from 8 on
 _FUNCTIONS_IR = 8
-_SMALL = 1024  # bytes; larger constants tell shape inference nothing
 # Of a plan, not of a rewrite: what FP16 would do to a node that is right in FP32.
 HAZARD = "half-"
 
@@ -90,7 +90,7 @@ class _Work:
         self._let_go: set[str] = set()
 
     def model(self, model: onnx.ModelProto) -> None:
-        graph, inferred = model.graph, _inferred(model)
+        graph, inferred = model.graph, shapes_as_far_as_known(model, data_prop=True)
         self._names = Names(graph)
         self._graph(graph, inferred, Scope(graph, inferred, model.ir_version))
         graph.initializer.extend(self._weights)
@@ -205,27 +205,6 @@ def _set_versions(model: onnx.ModelProto, target: Target, work: _Work, rules: se
         what = f"IR version {model.ir_version} lowered to {target.ir_version}"
         work.done.append(Change("", "", what, _IR_RULE))
         model.ir_version = target.ir_version
-
-
-def _inferred(model: onnx.ModelProto) -> onnx.GraphProto:
-    """The graph with what shape inference can tell; as it is where inference refuses it."""
-    import onnx
-
-    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    for field in ("node", "input", "output", "value_info"):
-        getattr(light.graph, field).extend(getattr(model.graph, field))
-    light.graph.name = "graph"
-    inputs = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if tensor.ByteSize() <= _SMALL:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in inputs:
-            shaped = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            light.graph.input.append(shaped)
-    try:
-        return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
-    except Exception:  # compiled code raises many types; a fix that needs a shape refuses then
-        return light.graph
 
 
 def _read(graph: onnx.GraphProto) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.engines.shapes import shapes_as_far_as_known
 from deploy_attn.export.linting.graph import attribute, given, nodes_of
 from deploy_attn.jetson.errors import DeployAttnError
 
@@ -182,12 +183,7 @@ def _positions(node: onnx.NodeProto, name: str, shapes: Mapping[str, tuple[int, 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Known extents by tensor, an open one as 1."""
-    import onnx
-
-    try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
-    except Exception:  # compiled code raises many types; positions are then small
-        graph = model.graph
+    graph = shapes_as_far_as_known(model)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for value in (*graph.input, *graph.value_info):
         if value.type.tensor_type.HasField("shape") and value.name not in shapes:
