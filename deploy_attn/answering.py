@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -44,23 +45,45 @@ def answer(job: Callable[[], AReport], show: Callable[[AReport], None], as_json:
     except MemoryError as error:
         return refuse(f"Not enough memory: {error}. Choose a smaller --shape, or a smaller model.", 2, as_json)
     if as_json:
-        _print(json.dumps(report.as_dict(), indent=2, allow_nan=False))
+        say(json.dumps(report.as_dict(), indent=2, allow_nan=False))
     else:
-        show(report)
+        with _to_whoever_reads():
+            show(report)
     return 0 if report.passed else 1
 
 
 def refuse(message: str, exit_code: int, as_json: bool) -> int:
     """Says why on stderr, and on stdout as the document that --json promises."""
-    sys.stderr.write(f"deploy-attn: {message}\n")
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(f"deploy-attn: {message}\n")
     if as_json:
-        _print(json.dumps({"passed": False, "error": message, "exit_code": exit_code}, indent=2))
+        say(json.dumps({"passed": False, "error": message, "exit_code": exit_code}, indent=2))
     return exit_code
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()  # a reader that has left shows here, and not while Python ends
+def say(text: str) -> None:
+    """Prints a text on stdout."""
+    with _to_whoever_reads():
+        sys.stdout.write(f"{text}\n")
+
+
+@contextlib.contextmanager
+def _to_whoever_reads() -> Iterator[None]:
+    """A reader may leave before the end (`| head`); the exit code stays the one of the verdict."""
+    try:
+        yield
+        sys.stdout.flush()  # a reader that has left shows here, and not while Python ends
+    except BrokenPipeError:
+        forget_stdout()
+    except SystemExit as leaving:  # rich's answer to a reader that has left
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        forget_stdout()
+
+
+def forget_stdout() -> None:
+    """What is still to be written would fail once more while Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

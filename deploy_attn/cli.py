@@ -7,6 +7,7 @@ two are answered from here, without it and without the heavy rooms; and so is
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -27,40 +28,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 it holds, 1 it does not, 2 the request cannot be served."""
     given = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
-        if arguments is None and _plain_lint(given) is not None and _is_the_program():
-            _leave_at_once(given)
+        if arguments is None and _is_the_program():
+            _spare_the_cores(given)
+            _leave(_answered(given))
         sys.exit(_answered(given))
-    except BrokenPipeError:
-        # The reader left (`| head`): nobody is there for the rest, and that is no error of ours.
-        _forget_stdout()
-        sys.exit(0)
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        _forget_stdout()
+        from deploy_attn.answering import forget_stdout
+
+        forget_stdout()
         sys.stderr.write(f"deploy-attn: The answer cannot be written: {error.strerror}.\n")
         sys.exit(1)
 
 
-def _forget_stdout() -> None:
-    """What is still to be written would fail once more while Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _spare_the_cores(given: tuple[str, ...]) -> None:
+    """What a process of our own may set before it loads PyTorch or numpy.
 
-
-def _leave_at_once(given: tuple[str, ...]) -> NoReturn:
-    """Lints in a process of its own, without the garbage collector and without taking the libraries down.
-
-    Both take longer than the lint of a small model, and the process ends anyway. So do
-    numpy's threads for matrix products, which wait by running, and have none to do.
+    Threads of theirs wait by running, which takes the cores from what else runs. The
+    lint of a small model takes less time than the garbage collector, and has no matrix
+    products to start threads for.
     """
-    gc.disable()
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    code = 0  # nobody is there to read it where the pipe is broken
-    with contextlib.suppress(BrokenPipeError):
-        code = _answered(given)
-        sys.stdout.flush()
-    with contextlib.suppress(BrokenPipeError):
-        sys.stderr.flush()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if _plain_lint(given) is not None:
+        gc.disable()
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process without taking the libraries down, which takes PyTorch more than a second."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            stream.flush()
+    atexit._run_exitfuncs()
     os._exit(code)
 
 
@@ -82,7 +82,9 @@ def _answered(given: tuple[str, ...]) -> int:
         ("list", "--targets", "--json"): lambda: _listing(targets=True, as_json=True),
     }
     if given in quick:
-        print(quick[given](), flush=True)
+        from deploy_attn.answering import say
+
+        say(quick[given]())
         return 0
     asked = _plain_lint(given)
     if asked is not None:

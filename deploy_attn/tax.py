@@ -14,7 +14,7 @@ from deploy_attn.engines.onnxruntime import CPU, CUDA, OnnxRuntimeRunner, Settin
 from deploy_attn.engines.pairs import Call, Effort, Paired, paired, warm_up
 from deploy_attn.engines.target import load_target
 from deploy_attn.export.arguments import Arguments
-from deploy_attn.export.copying import with_other_modules
+from deploy_attn.export.copying import copied, with_other_modules
 from deploy_attn.export.functions.mode import exact_functions
 from deploy_attn.export.functions.proof import prove_functions
 from deploy_attn.export.functions.rule import Aim
@@ -22,7 +22,10 @@ from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.rewriting.evidence import qualified_name
 from deploy_attn.rewriting.observe import observe
-from deploy_attn.rewriting.rewrite import rewrite
+from deploy_attn.rewriting.prepare import prepared
+from deploy_attn.rewriting.replacement import Wanted
+from deploy_attn.rewriting.rewrite import rewrite_settled
+from deploy_attn.rewriting.semantics import settled
 
 if TYPE_CHECKING:
     import onnx
@@ -133,7 +136,11 @@ class TaxReport:
 
 
 def attention_tax(
-    network: nn.Module, example: object, options: TaxOptions | None = None, name: str = "network"
+    network: nn.Module,
+    example: object,
+    options: TaxOptions | None = None,
+    name: str = "network",
+    semantics: str | None = None,
 ) -> TaxReport:
     """Measures a network in onnxruntime with its attention as written, in export form, and removed.
 
@@ -143,26 +150,30 @@ def attention_tax(
     one everywhere. The control is the rewritten network against a second
     session of itself, whose ratio would be 1 on a quiet machine.
 
+    Args:
+        semantics: what writes in place mean where eager mode and exports disagree, `shift` or `smear`.
+
     Raises:
-        BadRequest: no attention was found, or a graph cannot be exported.
+        BadRequest: no attention was found, a meaning must be chosen, or a graph cannot be exported.
     """
     import torch
 
-    wanted = options or TaxOptions()
-    rewritten = rewrite(network, example)
+    bench = _Bench(options or TaxOptions())
+    arguments = Arguments.of(example).as_type(torch.float32)
+    network, _ = settled(network, arguments, semantics)
+    rewritten = rewrite_settled(prepared(network), arguments.as_type(torch.float64), Wanted(bench.family, False))
     replaced = [finding for finding in rewritten.findings if finding.replaced]
     if not replaced:
         raise BadRequest(f"{name} has no attention that was found and proven, so there is no tax to measure.")
-    bench = _Bench(wanted)
-    arguments = Arguments.of(example).as_type(torch.float32)
-    written = copy.deepcopy(network).float().eval()
+    written = copied(network).float().eval()
     export_forms = rewritten.model.float()
     places = _places(written, export_forms, replaced, arguments)
     blocks = tuple(bench.cost(place) for place in places)
     without = _without(export_forms, places)
     total = _Place(name, qualified_name(network), "network", arguments, written, export_forms, without)
     left = tuple(finding for finding in rewritten.findings if not finding.replaced)
-    return TaxReport(name, bench.cost(total), blocks, bench.control(total), left, bench.conditions())
+    conditions = {**bench.conditions(), "semantics": semantics}
+    return TaxReport(name, bench.cost(total), blocks, bench.control(total), left, conditions)
 
 
 @dataclass(frozen=True)
@@ -231,6 +242,7 @@ class _Bench:
         target = load_target(options.target)
         self._request = GraphRequest(target.opset, target.ir_version)
         self._target = target.name
+        self.family = target.family
 
     def cost(self, place: _Place) -> Cost:
         """A place in its three versions; what cannot be exported as it is written has no gain, and says why."""

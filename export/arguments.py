@@ -61,8 +61,8 @@ class Arguments:
         return Arguments(positional, named)
 
     def as_type(self, dtype: torch.dtype) -> Arguments:
-        """Copies on the CPU, real numbers in this type."""
-        return self.mapped(lambda x: x.detach().to("cpu", dtype) if x.is_floating_point() else x.detach().cpu().clone())
+        """The same on the CPU, real numbers in this type; it may share memory with what it was made of."""
+        return self.mapped(lambda x: x.detach().to("cpu", dtype) if x.is_floating_point() else x.detach().cpu())
 
     def with_values(self, tensors: Iterable[Tensor]) -> Arguments:
         """The same call with other tensors, in the order of `tensors`."""

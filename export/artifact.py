@@ -16,6 +16,7 @@ from deploy_attn.jetson.artifact import MANIFEST, SCHEMA_VERSION, SELF_HASH, fil
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
 _STAGING = "deploy-attn-partial"
+_KEPT = ("verdict", "bench", "settings")  # what verify, bench and tune leave, by engine
 
 
 def check_destination(folder: Path, force: bool) -> None:
@@ -92,7 +93,7 @@ def write_artifact(staging: Path, files: Mapping[str, bytes], manifest: Mapping[
 
 
 def _own_files(folder: Path) -> set[str]:
-    """Names in a folder that an export, a verification or a build wrote; empty where no manifest of ours says so."""
+    """Names in a folder that one of our commands wrote; empty where no manifest of ours says so."""
     try:
         manifest = read_manifest(str(folder))
     except DeployAttnError:
@@ -100,10 +101,10 @@ def _own_files(folder: Path) -> set[str]:
     files = manifest.get("files")
     if SELF_HASH not in manifest or not isinstance(files, dict):
         return set()
-    verdicts = {file.name for file in folder.glob("verdict-*.json")}
+    kept = {file.name for kind in _KEPT for file in folder.glob(f"{kind}-*.json")}
     plain = {file.name for file in folder.iterdir() if file.is_file() and not file.is_symlink()}
     engines = {name for name in plain if is_engine_file(name)}
-    return {MANIFEST, *files, *verdicts, *engines} & plain
+    return {MANIFEST, *files, *kept, *engines} & plain
 
 
 def _nearest_existing(folder: Path) -> Path:

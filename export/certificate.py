@@ -92,7 +92,6 @@ class Claim:
         brief: only normal inputs of this size and a thousand times them.
         hasty: the first trial that fails is the last.
         call: the arguments with which a map is given to the subject and to the form.
-        name: what the certificate calls the subject; by default its class.
     """
 
     subject: nn.Module
@@ -102,7 +101,6 @@ class Claim:
     brief: bool = False
     hasty: bool = False
     call: Callable[[Tensor], Arguments] = Arguments.of
-    name: str = ""
 
 
 def prove(
@@ -146,11 +144,10 @@ def prove_claim(claim: Claim, shape: Shape, observed: Mapping[str, Tensor] | Map
         if claim.hasty and not trials[-1].passed:
             break
     if not (claim.brief or (claim.hasty and not trials[-1].passed)):
-        others = (_trial_of_another_size(claim, form, other) for other in _other_shapes(shape))
+        others = (_trial_of_another_size(claim, form, other) for other in _other_shapes(shape, claim.layout))
         another = next((trial for trial in others if trial is not None), None)
         trials += [] if another is None else [another]
-    name = claim.name or type(claim.subject).__name__
-    return Proof(form, Certificate(name, type(form).__name__, tuple(trials)))
+    return Proof(form, Certificate(type(claim.subject).__name__, type(form).__name__, tuple(trials)))
 
 
 def _trial_of_another_size(claim: Claim, form: nn.Module, shape: Shape) -> Trial | None:
@@ -217,9 +214,12 @@ def _classes(shape: Shape) -> dict[str, Tensor]:
     }
 
 
-def _other_shapes(shape: Shape) -> list[Shape]:
+def _other_shapes(shape: Shape, layout: Layout) -> list[Shape]:
+    """Tokens stay in one column: each other one would be as many tokens more."""
     _, channels, height, width = shape
     sizes = [(height + 2, width + 3), (max(height // 2, 1), max(width // 2, 1)), (2 * height, 2 * width)]
+    if layout == "b n c":
+        sizes = [(places, width) for places, _ in sizes]
     return [(1, channels, *size) for size in sizes if size != (height, width)]
 
 
@@ -234,7 +234,7 @@ def _distance(got: list[Tensor], wanted: list[Tensor]) -> float:
     """The largest ||got - wanted|| / ||wanted|| of an output; infinite if a shape differs or a value is not finite."""
     if [tensor.shape for tensor in got] != [tensor.shape for tensor in wanted]:
         return float("inf")
-    return max((_apart(first.double(), second.double()) for first, second in zip(got, wanted)), default=float("inf"))
+    return max(_apart(first.double(), second.double()) for first, second in zip(got, wanted))
 
 
 def _apart(first: Tensor, second: Tensor) -> float:

@@ -1,110 +1,105 @@
-"""Where a network makes Python values out of tensors that depend on its input: a trace freezes what follows from them.
+"""Which calls take values of tensors for Python, or make an extent of them: a trace freezes what follows.
 
-`if x.sum() > 0` chooses a way, `float(x.max())` becomes a constant. Shapes are
-no such values: outside a trace they are plain numbers.
+`if x.sum() > 0` chooses a way, `float(x.max())` becomes a constant, `x[x > 0]` has other
+extents each time. Shapes are no such values: outside a trace they are plain numbers.
 """
 
 from __future__ import annotations
 
-import linecache
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy_attn.export.arguments import Arguments, tensors_in
-from deploy_attn.export.source_lines import is_torchs_own, module_said, source_line
+from deploy_attn.export.arguments import tensors_in
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    Depends = Callable[[Tensor], bool]
 
 _READERS = frozenset(
     (
-        *("__array__", "__bool__", "__complex__", "__contains__", "__float__", "__index__", "__int__"),
-        *("allclose", "equal", "is_nonzero", "item", "numpy", "tolist"),
+        *("__array__", "__bool__", "__complex__", "__contains__", "__float__", "__format__", "__index__", "__int__"),
+        *("__repr__", "allclose", "equal", "is_nonzero", "item", "numpy", "tolist"),
+    )
+)
+_FROM_LISTS = frozenset(("as_tensor", "asarray", "new_tensor", "tensor"))
+_CHOOSERS = frozenset(
+    ("argwhere", "bincount", "masked_select", "nonzero", "nonzero_numpy", "unique", "unique_consecutive")
+)
+_MAKERS = frozenset(("arange", "empty", "eye", "ones", "zeros"))
+_SHAPERS = frozenset(
+    (
+        *("chunk", "expand", "narrow", "new_empty", "new_ones", "new_zeros", "repeat", "reshape", "split"),
+        *("split_with_sizes", "tensor_split", "tile", "topk", "unflatten", "unfold", "view"),
+    )
+)
+_OF_THE_FORM = frozenset(
+    (
+        *("empty_like", "full_like", "ones_like", "rand_like", "randint_like", "randn_like", "zeros_like"),
+        *("new_empty", "new_full", "new_ones", "new_zeros"),
     )
 )
 
 
-@dataclass(frozen=True)
-class DataRead:
-    """One source line that reads values of the input, in the module that runs it."""
+def what_is_read(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], depends: Depends) -> str | None:
+    """What a call does with values that follow from the input: a Python value, or extents; None for neither.
 
-    place: str
-    code: str
-    path: str
-    class_name: str
-
-    @property
-    def text(self) -> str:
-        where = module_said(self.path, self.class_name) if self.class_name else "the network"
-        return f"{self.place} in {where}: `{self.code}`"
-
-
-def data_reads(network: nn.Module, arguments: Arguments) -> tuple[DataRead, ...]:
-    """Every place of a network's code that reads what follows from the values of its input, by one run.
-
-    What torch's own layers read is left out, and so is what does not depend on
-    the input. What forward raises goes through.
+    Args:
+        name: of the function.
+        depends: whether a tensor follows from the values of the input.
     """
-    fresh = arguments.mapped(lambda x: x.clone())
-    found: dict[DataRead, None] = {}
-    paths = {id(module): path for path, module in network.named_modules()}
-    with _watch(fresh.tensors, paths, found):
-        network(*fresh.positional, **fresh.named)
-    return tuple(found)
+    given = [tensor for tensor in _tensors((args, kwargs)) if depends(tensor)]
+    if name in _READERS:
+        return f"takes {name.strip('_')}() of {_said(given)}" if given else None
+    if name in _FROM_LISTS:
+        listed = [part for part in (*args, *kwargs.values()) if isinstance(part, (list, tuple))]
+        return _if_any("takes the values of", listed, depends)
+    return _if_any("makes an extent of", _extents(name, args, kwargs), depends)
 
 
-def _watch(
-    inputs: list[Tensor], paths: dict[int, str], found: dict[DataRead, None]
-) -> torch.overrides.TorchFunctionMode:
-    from torch.overrides import TorchFunctionMode
-    from torch.utils.weak import WeakIdKeyDictionary
-
-    class Watch(TorchFunctionMode):
-        """Knows which tensors were computed from the input, and notes where one is read."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self._computed = WeakIdKeyDictionary()
-            self._note(inputs)
-
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = function(*args, **(kwargs or {}))
-            given = (args, kwargs or {})
-            if any(tensor in self._computed for tensor in tensors_in(given)):
-                name = getattr(function, "__name__", "")
-                if name in _READERS:
-                    read = _read_at(sys._getframe(1), paths)
-                    found.update({} if read is None else {read: None})
-                self._note(tensors_in(args[:1] if name == "__setitem__" else result))
-            return result
-
-        def _note(self, tensors: Any) -> None:
-            for tensor in tensors:
-                self._computed[tensor] = None
-
-    return Watch()
+def follows(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], depends: Depends) -> bool:
+    """Whether the result of a call follows from the values of the input; `zeros_like` takes only a form."""
+    values = args[1:] if name in _OF_THE_FORM else args
+    return any(depends(tensor) for tensor in _tensors((values, kwargs)))
 
 
-def _read_at(frame: FrameType, paths: dict[int, str]) -> DataRead | None:
-    """The line that reads, if it is not torch's; its module is the nearest `self` that is one."""
-    from torch import nn
-
-    frames = list(_outwards(frame))
-    file, line = frames[0].f_code.co_filename, frames[0].f_lineno
-    if is_torchs_own(file):
-        return None
-    owners = (outer.f_locals.get("self") for outer in frames)
-    owner = next((owner for owner in owners if isinstance(owner, nn.Module)), None)
-    code = linecache.getline(file, line).strip()
-    name = "" if owner is None else type(owner).__name__
-    return DataRead(source_line(file, line), code, paths.get(id(owner), ""), name)
+def _if_any(what: str, parts: Iterable[Any], depends: Depends) -> str | None:
+    found = [tensor for tensor in _tensors(tuple(parts)) if depends(tensor)]
+    return f"{what} {_said(found)}" if found else None
 
 
-def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
+def _extents(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """The arguments whose values decide an extent of the result."""
+    import torch
+
+    named = [value for key, value in kwargs.items() if key not in ("input", "out")]
+    if name in _CHOOSERS or (name == "where" and len(args) + len(kwargs) == 1):
+        yield from (args, kwargs)
+    elif name in _MAKERS:
+        yield from (args, named)
+    elif name in _SHAPERS:
+        yield from (args[1:], named)
+    elif name == "repeat_interleave" and kwargs.get("output_size") is None:
+        yield kwargs.get("repeats", args[:2][-1:])  # alone, they come first
+    elif name == "__getitem__":
+        parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+        for part in parts:
+            if isinstance(part, slice) or (isinstance(part, torch.Tensor) and part.dtype in (torch.bool, torch.uint8)):
+                yield part
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """`tensors_in`, in slices as well."""
+    if isinstance(value, slice):
+        value = (value.start, value.stop, value.step)
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    else:
+        yield from tensors_in(value)
+
+
+def _said(tensors: list[Tensor]) -> str:
+    """`a tensor of 2x3 computed from the input`."""
+    extents = "x".join(map(str, tensors[0].shape))
+    return f"{'one value' if tensors[0].numel() == 1 else f'a tensor of {extents}'} computed from the input"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.engines.shapes import without_weights
 from deploy_attn.export.arguments import INPUT as INPUT
 from deploy_attn.export.arguments import Arguments, Call
 from deploy_attn.export.refused import place_of_operator
@@ -198,8 +199,7 @@ def checked(model: onnx.ModelProto, request: GraphRequest) -> onnx.ModelProto:
             f"There is no graph of opset {request.opset}, IR {request.ir_version}: opset {request.opset} came with "
             f"IR {oldest}. Choose a target that takes these."
         )
-    content = model.SerializeToString()
-    read_back = onnx.load_from_string(content)
+    read_back = onnx.load_from_string(model.SerializeToString())
     opsets = {item.domain: item.version for item in read_back.opset_import}
     found = (opsets.get("", 0), read_back.ir_version)
     if set(opsets) != {""} or found != (request.opset, request.ir_version):
@@ -208,9 +208,12 @@ def checked(model: onnx.ModelProto, request: GraphRequest) -> onnx.ModelProto:
             f"has opsets {opsets} and IR {read_back.ir_version}. Choose a target that takes these."
         )
     try:
-        onnx.checker.check_model(content, full_check=True)
+        onnx.checker.check_model(without_weights(read_back), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise DeployAttnError(f"The exporter wrote a graph that is not valid ONNX: {error}") from error
+        raise DeployAttnError(
+            f"The exporter wrote a graph that is not valid ONNX: {error}. "
+            "Have the node that it names compute in float32."
+        ) from error
     return read_back
 
 

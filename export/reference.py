@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_attn.export.arguments import INPUT, Arguments, Call
 from deploy_attn.export.copying import copied, in_float64
-from deploy_attn.export.data_reads import DataRead, data_reads
 from deploy_attn.export.results import dropped_outputs, named_outputs, output_tensors
+from deploy_attn.export.untraceable import check_traceable, untraceable
 from deploy_attn.jetson.artifact import Case
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.metrics import compare
@@ -30,27 +30,28 @@ _CHANGED_INPUTS = 3
 
 @dataclass(frozen=True)
 class FirstRuns:
-    """What was seen when a network ran: outputs that are None, and lines that read values of its input."""
+    """What was seen when a network ran: outputs that are None, and lines that a graph leaves out."""
 
     dropped: tuple[str, ...]
-    reads: tuple[DataRead, ...]
+    left_out: tuple[str, ...]
 
 
 def check_network(network: nn.Module, example: Tensor | Arguments) -> FirstRuns:
     """Runs a network on one input, and again.
 
     Raises:
-        BadRequest: it returns no tensors or empty ones, gives two results for
-            one input, or does not compute the same once it is copied. What its
-            forward raises goes through.
+        BadRequest: it returns no tensors or empty ones, does what no graph
+            keeps, gives two results for one input, or does not compute the
+            same once it is copied. What its forward raises goes through.
     """
     import torch
 
     arguments = Arguments.of(example)
     with torch.no_grad():  # not inference_mode: what a network keeps of a run is used in other modes later
+        # First, as what is read may be kept; by itself, as some of torch's layers take another way where they are seen.
+        left_out = check_traceable(untraceable(network, arguments))
         returned = arguments.call(network)
         first, second = output_tensors(returned), output_tensors(arguments.call(network))
-        reads = data_reads(network, arguments)  # by itself: some of torch's layers take another way where they are seen
     if any(tensor.numel() == 0 for tensor in first):
         raise BadRequest("The network returns an empty tensor: there is nothing to compare. Return others.")
     if len(first) != len(second) or not all(map(_equal, first, second)):
@@ -59,7 +60,7 @@ def check_network(network: nn.Module, example: Tensor | Arguments) -> FirstRuns:
             "Is there noise, dropout that is always on, or a state that forward changes?"
         )
     _check_copy(network, arguments)
-    return FirstRuns(tuple(dropped_outputs(returned)), reads)
+    return FirstRuns(tuple(dropped_outputs(returned)), left_out)
 
 
 def _check_copy(network: nn.Module, arguments: Arguments) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deploy_attn.engines.base import Outputs
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.export.onnx_from_module import GraphRequest, checked
+from deploy_attn.export.stdout import stderr_to
 from deploy_attn.jetson.errors import DeployAttnError, first_line
 from deploy_attn.jetson.metrics import compare
 
@@ -55,7 +57,8 @@ def simplify(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], 
     import onnxsim
 
     try:
-        candidate, _ = onnxsim.simplify(model, check_n=0)
+        with stderr_to(os.devnull):  # of each fold that it leaves out it prints the stack
+            candidate, _ = onnxsim.simplify(model, check_n=0)
         candidate = checked(candidate, request)
     except Exception as error:  # whatever it throws, the graph before it stands
         return Simplified(model, f"rolled back: {first_line(error)}")

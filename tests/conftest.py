@@ -59,6 +59,22 @@ def load_golden(file: str) -> Golden:
         )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_each() -> Iterator[None]:
+    """A session of onnxruntime that leaves it the number of its threads has one, see tests/__init__.py."""
+    import onnxruntime
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, model: object, sess_options: Any = None, *more: object, **named: object) -> None:
+            sess_options = onnxruntime.SessionOptions() if sess_options is None else sess_options
+            sess_options.intra_op_num_threads = sess_options.intra_op_num_threads or 1
+            super().__init__(model, sess_options, *more, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", Session)
+        yield
+
+
 @dataclass(frozen=True)
 class Finished:
     """A command that ended."""

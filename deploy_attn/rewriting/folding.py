@@ -84,7 +84,9 @@ def _is_norm(module: nn.Module) -> bool:
     own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
     statistics = [own.get(name) for name in ("running_mean", "running_var")]
     known = all(isinstance(value, torch.Tensor) and value.dim() == 1 for value in statistics)
-    return known and isinstance(getattr(module, "eps", None), float) and not module.training and not _has_hooks(module)
+    if not known or isinstance(module, torch.jit.ScriptModule):  # which takes no hooks to be watched by
+        return False
+    return isinstance(getattr(module, "eps", None), float) and not module.training and not _has_hooks(module)
 
 
 def _has_hooks(module: nn.Module) -> bool:

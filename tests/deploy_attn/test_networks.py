@@ -12,27 +12,6 @@ import pytest
 from tests.deploy_attn.command_line import Cli, write_network
 
 
-def test_a_branch_that_the_trace_froze_fails_the_verdict_and_its_line_is_named(cli: Cli, in_folder: Path) -> None:
-    write_network(in_folder, "return self.gate(x) if x.sum() > 0 else x * 3")
-    done = cli("export", "net.py:build", "--shape", "1x16x8x8")
-    assert done.exit_code == 1
-    assert "FAIL" in done.stdout
-    assert "negated" in done.stdout
-    assert "note  net.py:7 in the network itself (Net): `return self.gate(x) if x.sum() > 0 else x * 3`" in done.stdout
-    assert done.stderr == ""
-
-
-def test_a_value_that_the_trace_froze_is_never_silent_even_where_parity_holds(cli: Cli, in_folder: Path) -> None:
-    write_network(in_folder, "return self.gate(x) if x.abs().max() < 1000 else x * 3")
-    done = cli("export", "net.py:build", "--shape", "1x16x8x8", "--json")
-    assert done.exit_code == 0
-    report = json.loads(done.stdout)
-    (note,) = report["notes"]
-    assert "net.py:7" in note
-    assert report["manifest"]["notes"] == [note]
-    assert "note" in cli("export", "net.py:build", "--shape", "1x16x8x8", "--force").stdout
-
-
 def test_an_operator_that_no_exporter_knows_is_one_message(in_folder: Path) -> None:
     """In a process of its own: what the exporter dumps bypasses Python's stdout."""
     (in_folder / "net.py").write_text(

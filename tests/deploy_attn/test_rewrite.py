@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -85,6 +86,47 @@ def test_an_unproven_replacement_is_not_made() -> None:
     assert not result.findings[0].replaced
     assert "not proven" in str(result.findings[0].reason)
     assert isinstance(result.model.get_submodule("0"), Unfaithful)
+
+
+class Holds(ReferenceForm):
+    """Another module of the catalogue, and what it gives as its form."""
+
+    catalogue_name: ClassVar[str] = "holds"
+
+    def __init__(self, after: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.after = create("eca", channels=4), after
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.inner(x)
+        return output
+
+    def form_for(self, shape: MapShape, engine: str) -> nn.Module:
+        return nn.Sequential(self.inner, self.after)
+
+
+@pytest.mark.parametrize(
+    ("after", "replaced"), [(nn.Identity(), {"0": True}), (Doubling(), {"0": False, "0.inner": True})]
+)
+def test_what_a_replaced_module_holds_is_not_looked_at(after: nn.Module, replaced: dict[str, bool]) -> None:
+    result = rewrite(nn.Sequential(Holds(after)), torch.randn(1, 4, 5, 6))
+    assert {finding.paths[0]: finding.replaced for finding in result.findings} == replaced
+
+
+def test_the_result_has_the_chosen_meaning_of_its_writes_and_tells_of_them() -> None:
+    class Shifts(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * 2
+            x[:, 1:, :, :2] = x[:, :-1, :, :2]
+            return x
+
+    x = torch.randn(1, 4, 5, 6)
+    result = rewrite(Shifts(), x, semantics="shift")
+    wanted = 2 * x
+    wanted[:, 1:, :, :2] = wanted[:, :-1, :, :2].clone()
+    assert torch.equal(result.model(x), wanted)
+    assert [finding.asks for finding in result.aliasing] == [True]
+    assert result.as_dict()["aliasing"][0]["path"] == ""
 
 
 class ReadsWeights(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy_attn import BadRequest, create
+from deploy_attn.rewriting.replacement import Wanted
 from deploy_attn.tax import TaxOptions, attention_tax
 from tests.deploy_attn.command_line import Cli
 
@@ -106,3 +107,50 @@ def test_the_command_prints_a_table_and_a_document(cli: Cli, in_folder: Path) ->
     assert document["blocks"][0]["recognised_as"] == "cbam"
     refused = cli("tax", "net.py:build", "--shape", "1x3x16x16", "--engine", "tensorrt")
     assert refused.exit_code == 2
+
+
+SHIFTS = """
+from torch import nn
+from deploy_attn import create
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.gate = nn.Conv2d(3, 16, 1), create("se", channels=16, reduction=4)
+
+    def forward(self, x):
+        y = self.gate(self.stem(x))
+        y[:, :, 1:] = y[:, :, :-1]
+        return y
+
+def build():
+    return Net()
+"""
+
+
+def test_a_network_with_two_meanings_is_measured_in_the_one_that_is_chosen(cli: Cli, in_folder: Path) -> None:
+    (in_folder / "net.py").write_text(SHIFTS)
+    arguments = ("tax", "net.py:build", "--shape", "1x3x6x6", "--seconds", "0.01", "--json")
+    refused = cli(*arguments)
+    assert refused.exit_code == 2
+    assert "Choose one: --semantics shift" in refused.stderr
+    assert "net.py:12" in refused.stderr
+    done = cli(*arguments, "--semantics", "smear")
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["conditions"]["semantics"] == "smear"
+    assert [block["name"] for block in document["blocks"]] == ["gate"]
+    assert all(milliseconds > 0 for milliseconds in document["total"]["ms"].values())
+    unknown = cli(*arguments, "--semantics", "shfit")
+    assert unknown.exit_code == 2
+    assert "There is no semantics 'shfit'; it is shift or smear." in unknown.stderr
+
+
+@pytest.mark.parametrize(("target", "family"), [("onnxruntime-cpu", "cpu"), ("jetson-nano", "gpu")])
+def test_the_forms_are_those_of_the_targets_family(monkeypatch: pytest.MonkeyPatch, target: str, family: str) -> None:
+    def stopped(network: nn.Module, arguments: object, wanted: Wanted) -> None:
+        raise InterruptedError(wanted.engine)
+
+    monkeypatch.setattr("deploy_attn.tax.rewrite_settled", stopped)
+    with pytest.raises(InterruptedError, match=family):
+        attention_tax(create("se", channels=16), torch.randn(1, 16, 4, 4), TaxOptions(target=target))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deploy_attn.export.arguments import Arguments, Call, tensors_in, unused
+from deploy_attn.export.arguments import Arguments, Call, parts_of, tensors_in, unused
 from deploy_attn.jetson.errors import BadRequest
 from tests.export.networks import Returns
 
@@ -125,3 +125,17 @@ def test_names_are_in_the_order_of_the_call_not_of_forward() -> None:
 
     call = Call.of(Two(), Arguments((), {"mask": torch.zeros(1), "image": torch.ones(2)}))
     assert call.names == ("mask", "image")
+
+
+def test_arrays_of_a_case_are_copied_into_its_call() -> None:
+    array = np.zeros((1, 2), np.float32)
+    Call.of(_network(lambda x: x), _x()).arguments({"input": array}).tensors[0].add_(1)
+    assert not array.any()
+
+
+def test_a_forward_that_shows_no_signature_is_called_by_places() -> None:
+    assert Call.of(_network(min), Arguments((_x(), _x()), {"key": _x()})).names == ("input_0", "input_1", "key")
+
+
+def test_a_class_is_no_nest() -> None:
+    assert parts_of(_Record) is None

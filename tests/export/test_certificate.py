@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import deploy_attn
-from deploy_attn.export.certificate import BOUND, Certificate, Trial, compare_modules, prove
+from deploy_attn.export.certificate import BOUND, Certificate, Claim, Trial, compare_modules, prove, prove_claim
+from deploy_attn.export.layout import Layout
 from deploy_attn.modules.base import ReferenceForm, Shape
 from tests.deploy_attn.catalogue_cases import small
 from tests.export.networks import Returns
@@ -241,6 +242,7 @@ def test_the_dictionary_is_strict_json(claim: Callable[[Tensor, Shape], Tensor])
     [
         pytest.param(lambda x: (x, 2 * x), lambda x: (x, x + x), True, id="equal pairs"),
         pytest.param(lambda x: (x, 2 * x), lambda x: (x, 2 * x + 1e-9), False, id="second output off"),
+        pytest.param(lambda x: (x, 2 * x), lambda x: (x, x * math.nan), False, id="second output NaN"),
         pytest.param(lambda x: (x, 2 * x), lambda x: (x,), False, id="an output missing"),
         pytest.param(lambda x: [x, 2 * x], lambda x: (x, 2 * x), True, id="list and tuple"),
         pytest.param(lambda x: x.argmax(1), lambda x: x.argmax(1), True, id="equal integers"),
@@ -253,3 +255,132 @@ def test_whole_networks_are_compared_output_by_output(
 ) -> None:
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert compare_modules("whole", Returns(reference), Returns(replacement), x).passed is passed
+
+
+def test_whole_networks_of_integers_are_compared() -> None:
+    x = torch.arange(6).reshape(2, 3)
+    trial = compare_modules("whole", Returns(lambda x: x + 1), Returns(lambda x: x + 2), x)
+    assert not trial.passed
+    assert trial.bound == BOUND
+
+
+def test_small_outputs_are_held_to_the_same_relative_bound() -> None:
+    certificate = certify(_Claimed(lambda x: 1e-6 * x, lambda x, _: 1e-6 * x * (1 + 1e-9)), SHAPE)
+    assert _failed(certificate) == NOT_ZERO
+    assert {trial.bound for trial in certificate.trials} == {BOUND}
+
+
+def test_next_to_an_output_of_zero_the_error_counts_as_it_is() -> None:
+    certificate = certify(_Claimed(lambda x: 0 * x, lambda x, _: 0 * x + 1e-14), SHAPE)
+    assert certificate.proven
+    assert 0 < certificate.worst_error < BOUND
+
+
+def test_a_hundred_times_the_last_bit_of_the_input_is_no_rounding() -> None:
+    reference = _Claimed(lambda x: torch.sin(1e4 * x), lambda x, _: torch.sin(1e4 * x * (1 + 100 * 2**-52)))
+    assert "normal" in _failed(certify(reference, SHAPE))
+
+
+def test_a_difference_of_neighbours_is_as_sensitive_as_each_of_them() -> None:
+    def apart(x: Tensor) -> Tensor:
+        return 1e6 * (x[..., ::2] - x[..., 1::2])
+
+    trial = compare_modules("flat", Returns(apart), Returns(lambda x: apart(x) + 1e-10), torch.ones(1, 8).double())
+    assert BOUND < trial.error < trial.bound
+
+
+def _claim(subject: Callable[[Tensor], Tensor], form: Callable[[Tensor], Tensor], **settings: Any) -> Claim:
+    return Claim(Returns(subject), lambda shape: Returns(form), **settings)
+
+
+def _trials(claim: Claim, shape: Shape = SHAPE, **observed: Tensor) -> list[str]:
+    return [trial.inputs for trial in prove_claim(claim, shape, observed).certificate.trials]
+
+
+@pytest.mark.parametrize(("limit", "failing"), [(0, "normal"), (50, "large range")])
+def test_a_hasty_proof_ends_with_the_first_trial_that_fails(limit: float, failing: str) -> None:
+    claim = _claim(lambda x: x, lambda x: x + (x.abs().max() > limit), hasty=True)
+    certificate = prove_claim(claim, SHAPE, {"own": torch.ones(SHAPE).double()}).certificate
+    assert [trial.inputs for trial in certificate.trials if not trial.passed] == [failing]
+    assert certificate.trials[-1].inputs == failing
+
+
+def test_a_hasty_proof_that_holds_has_every_trial() -> None:
+    assert set(_trials(_claim(lambda x: x, lambda x: x, hasty=True))) == EVERY_CLASS
+
+
+def test_a_brief_proof_has_normal_inputs_what_was_observed_and_no_other_size() -> None:
+    claim = _claim(lambda x: x, lambda x: x, brief=True)
+    assert _trials(claim, own=torch.ones(SHAPE).double()) == ["normal", "large range", "own"]
+
+
+def test_forms_are_proven_as_they_run_in_eval_mode() -> None:
+    claim = Claim(nn.Identity(), lambda shape: nn.Dropout(0.5))
+    proof = prove_claim(claim, SHAPE, {})
+    assert proof.certificate.proven
+    assert not proof.form.training
+
+
+@pytest.mark.parametrize("any_size", [False, True])
+def test_one_form_serves_an_open_size(any_size: bool) -> None:
+    built: list[Shape] = []
+
+    def build(shape: Shape) -> nn.Module:
+        built.append(shape)
+        return nn.Identity()
+
+    prove_claim(Claim(nn.Identity(), build, any_size), SHAPE, {})
+    assert [shape[2:] for shape in built] == [SHAPE[2:], *([] if any_size else [(10, 13)])]
+
+
+@pytest.mark.parametrize(
+    ("shape", "taken", "other"),
+    [
+        (SHAPE, lambda height, width: True, (10, 13)),
+        (SHAPE, lambda height, width: height <= 8, (4, 5)),
+        (SHAPE, lambda height, width: height % 8 == 0 and width % 10 == 0, (16, 20)),
+        (SHAPE, lambda height, width: (height, width) == (8, 10), None),
+        ((1, 16, 1, 1), lambda height, width: height < 3 and height == width, (2, 2)),
+    ],
+    ids=["larger", "half", "twice", "none", "half of one is one"],
+)
+def test_the_other_size_is_one_that_the_subject_takes(
+    shape: Shape, taken: Callable[[int, int], bool], other: tuple[int, int] | None
+) -> None:
+    def picky(x: Tensor) -> Tensor:
+        if not taken(*x.shape[2:]):
+            raise TypeError("not for this size")
+        return x
+
+    certificate = prove_claim(_claim(picky, picky), shape, {}).certificate
+    found = [trial.shape[2:] for trial in certificate.trials if trial.inputs == "normal, another size"]
+    assert found == ([] if other is None else [other])
+
+
+@pytest.mark.parametrize("layout", ["b c h w", "b h w c", "b n c"])
+def test_every_input_class_comes_in_the_layout_of_the_subject(layout: Layout) -> None:
+    shapes: set[tuple[int, ...]] = set()
+
+    def seen(x: Tensor) -> Tensor:
+        shapes.add(tuple(x.shape[1:]))
+        return x
+
+    prove_claim(_claim(seen, lambda x: x, layout=layout), SHAPE, {})
+    wanted = {"b c h w": (16, 8, 10), "b h w c": (8, 10, 16), "b n c": (80, 16)}[layout]
+    assert wanted in shapes
+    assert {len(shape) for shape in shapes} == {len(wanted)}
+    assert all(shape[0 if layout == "b c h w" else -1] == 16 for shape in shapes)
+
+
+@pytest.mark.parametrize("refused", [0, 18])
+def test_tokens_are_tried_in_another_number_and_not_in_several_columns(refused: int) -> None:
+    seen: list[int] = []
+
+    def doubled(x: Tensor) -> Tensor:
+        seen.append(x.shape[1])
+        return torch.zeros(3).reshape(2) if x.shape[1] == refused else 2 * x
+
+    certificate = prove_claim(_claim(doubled, lambda x: 2 * x, layout="b n c"), (1, 4, 16, 1), {}).certificate
+    assert certificate.proven
+    assert certificate.trials[-1].shape == (1, 8 if refused else 18, 4)
+    assert set(seen) == ({16, 18, 8} if refused else {16, 18})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from deploy_attn.export.copying import check_weights, copied, in_float64
+from deploy_attn.export.copying import check_weights, copied, in_float64, with_other_modules, without_wrappers
 from deploy_attn.jetson.errors import BadRequest
 
 
@@ -49,7 +49,34 @@ def test_values_that_a_run_left_behind_do_not_stop_a_copy() -> None:
     network.seen = [network[0](torch.zeros(1, 3, 2, 2))]  # type: ignore[index,assignment]
     with pytest.raises(RuntimeError):
         copy.deepcopy(network)
-    assert torch.equal(copied(network).seen[0], network.seen[0])  # type: ignore[index]
+    seen: Any = copied(network).seen
+    assert torch.equal(seen[0], network.seen[0])  # type: ignore[index]
+    assert seen[0].data_ptr() != network.seen[0].data_ptr()  # type: ignore[index]
+
+
+def test_other_modules_stand_in_a_copy_that_has_the_same_weights() -> None:
+    network = nn.Sequential(_gate(), nn.ReLU())
+    network.append(network[1])
+    other = nn.SiLU()
+    changed = with_other_modules(network, {network[1]: other})
+    assert changed.get_submodule("1") is changed.get_submodule("2") is other
+    assert isinstance(network[1], nn.ReLU)
+    assert all(first is second for first, second in zip(network.parameters(), changed.parameters(), strict=True))
+    assert all(first is second for first, second in zip(network.buffers(), changed.buffers(), strict=True))
+
+
+def test_only_what_is_wrapped_is_copied_to_take_wrappers_off() -> None:
+    plain, wrapped = _gate(), nn.Sequential(nn.DataParallel(_gate()))
+    assert without_wrappers(plain) is plain
+    assert isinstance(without_wrappers(wrapped).get_submodule("0"), nn.Sequential)
+    assert isinstance(wrapped[0], nn.DataParallel)
+
+
+def test_a_distributed_network_is_taken_out_of_its_wrapper() -> None:
+    wrapped = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)  # without its processes
+    nn.Module.__init__(wrapped)
+    wrapped.module = _gate()
+    assert isinstance(copied(wrapped), nn.Sequential)
 
 
 def _compiled(network: nn.Module) -> nn.Module:
@@ -106,18 +133,27 @@ def _quantised() -> nn.Module:
     return cast("nn.Module", quantised)
 
 
+def _quantised_buffer() -> nn.Module:
+    network = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network[1].register_buffer("table", torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8))
+    return network
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [
         (_meta, r"1 \(Conv2d\) has no weights: they are on the device 'meta'"),
         (_complex, r"1 \(Conv2d\) has complex weights"),
         (_quantised, r"1 \(Linear\) is quantised"),
+        (_quantised_buffer, r"1 \(Conv2d\) is quantised"),
         (
             lambda: nn.Sequential(nn.ReLU(), nn.LazyConv2d(4, 1)),
             r"1 \(LazyConv2d\) has no weights before its first run",
         ),
     ],
-    ids=["meta", "complex", "quantised", "lazy"],
+    ids=["meta", "complex", "quantised", "a quantised buffer", "lazy"],
 )
 def test_weights_that_no_proof_can_be_had_of_are_refused(build: Callable[[], nn.Module], said: str) -> None:
     network = build()

@@ -50,6 +50,10 @@ def test_tensors_are_named_by_the_places_and_keys_that_lead_to_them(result: obje
     assert list(map(id, named.values())) == list(map(id, output_tensors(result)))
 
 
+def test_a_name_that_is_freed_for_an_output_may_be_taken_itself() -> None:
+    assert list(named_outputs({"x": A}, ["x", "output_x"])) == ["output_x_2"]
+
+
 def test_what_is_none_is_dropped_and_named() -> None:
     assert dropped_outputs((A, None, {"aux": None})) == ["output_1", "output_2_aux"]
     assert dropped_outputs(A) == []

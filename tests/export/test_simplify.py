@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -119,6 +120,18 @@ def test_simplifying_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     simplify(_model(FOLDABLE), _feeds(), REQUEST)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+def test_what_compiled_code_says_of_a_fold_is_not_shown_and_stderr_is_the_callers_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def talks(model: onnx.ModelProto) -> onnx.ModelProto:
+        os.write(2, b"WARNING: failed to run")
+        return _model(FOLDED)
+
+    _with_tampering(monkeypatch, talks)
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,56 @@ class Keeps(Gate):
         return x * gate
 
 
+class ClampsInPlace(Gate):
+    def gate(self, x: Tensor) -> Tensor:
+        return super().gate((x * 1).clamp_(-1e6, 1e6))
+
+
+class Grows(Gate):
+    """Its memory has one more key after every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls[len(self.calls)] = True
+        return super().forward(x) * (len(self.calls) < 1000)
+
+
+class Finds(Gate):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 if len(x.nonzero()) else 2)
+
+
+class Picks(Gate):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.masked_select(x.bool()).sum() * 1e-30
+
+
+class IsNoNumber(Gate):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = float("nan")
+
+
+class Views(Gate):
+    def gate(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.layer(x.flatten(2).mean(2)[:, :, None, None]))
+
+
+class Attends(Gate):
+    """By a function that would draw random numbers at another rate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(x, x, x, None, 0.0)
+
+
+class DropsAttention(Gate):
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(x, x, x, None, 1e-12)
+
+
 class InPlace(Gate):
     def forward(self, x: Tensor) -> Tensor:
         return (x * 1).mul_(self.gate(x))
@@ -138,11 +188,16 @@ class InPlace(Gate):
         (Lists(), "keeps a state"),
         (Averages(), "keeps a state"),
         (Learns(), "keeps a state"),
+        (Grows(), "keeps a state"),
         (Draws(), "draws random numbers"),
+        (DropsAttention(), "draws random numbers"),
+        (Finds(), "decides by a value"),
+        (Picks(), "decides by a value"),
         (Overwrites(), "writes into its input"),
         (Masks(), "has a lt,"),
         (Chooses(), "has a maximum,"),
         (Clamps(), "has a clamp,"),
+        (ClampsInPlace(), "has a clamp,"),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )
@@ -152,7 +207,16 @@ def test_what_no_example_shows_is_named(subject: nn.Module, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("subject", "form"),
-    [(Gate(), Gate()), (Keeps(), Gate()), (InPlace(), Gate()), (Hard(), Hard()), (ByHand(), Hard())],
+    [
+        (Gate(), Gate()),
+        (Keeps(), Gate()),
+        (InPlace(), Gate()),
+        (IsNoNumber(), Gate()),
+        (Views(), Gate()),
+        (Attends(), Gate()),
+        (Hard(), Hard()),
+        (ByHand(), Hard()),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_a_module_that_hides_nothing_has_no_blind_spot(subject: nn.Module, form: nn.Module) -> None:

@@ -230,11 +230,73 @@ def test_a_look_at_the_shape_does_not_hinder() -> None:
     assert error < 1e-13
 
 
-def test_a_hooked_norm_is_left_alone() -> None:
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+def test_what_has_hooks_is_left_alone(kind: str, place: int) -> None:
     network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
-    network[1].register_forward_hook(lambda module, given, output: 2 * output)
+    getattr(network[place], kind)(lambda *_: None)
     result, _ = folded(network, 1, 4, 5, 5)
     assert result.findings == ()
+
+
+def test_one_norm_that_does_not_fold_leaves_the_others() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), Scaled(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    result, error = folded(network, 1, 4, 5, 5)
+    assert [finding.paths for finding in result.findings] == [("3",)]
+    assert error < 1e-13
+
+
+class Curved(nn.BatchNorm2d):
+    """A norm that does more where its map is not zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.square()
+
+
+def test_a_norm_that_hides_on_the_networks_own_activations_is_left_alone() -> None:
+    network = prepared(disturbed(nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), Curved(4))))
+    assert fold(network, Arguments.of(torch.zeros(1, 4, 6, 6, dtype=torch.float64))).findings == ()
+
+
+class Bare(nn.Module):
+    """A norm by its statistics, without what a BatchNorm has besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.ones(4))
+        self.register_buffer("running_var", torch.ones(4))
+        self.eps = 1e-5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.get_buffer("running_mean").reshape(-1, 1, 1)
+
+
+def test_a_norm_of_another_kind_is_left_alone() -> None:
+    result, error = folded(nn.Sequential(nn.Conv2d(4, 4, 1), Bare()), 1, 4, 5, 5)
+    assert result.findings == ()
+    assert error == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_norm_is_left_alone() -> None:
+    result, error = folded(
+        nn.Sequential(nn.Conv2d(4, 4, 1), torch.jit.script(nn.BatchNorm2d(4, affine=False))), 1, 4, 5, 5
+    )
+    assert result.findings == ()
+    assert error == 0
+
+
+def test_a_norm_in_training_is_not_even_run() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).double()
+    assert fold(network, Arguments.of(torch.randn(2, 4, 5, 5, dtype=torch.float64))).findings == ()
+    assert int(network.get_buffer("1.num_batches_tracked")) == 0
+
+
+def test_one_window_of_the_first_item_is_tried_and_noise() -> None:
+    result, _ = folded(nn.Sequential(nn.Conv2d(4, 6, (3, 2), dilation=(2, 1)), nn.BatchNorm2d(6)), 3, 4, 9, 9)
+    certificate = result.findings[0].certificate
+    assert certificate is not None
+    assert [trial.shape for trial in certificate.trials] == [(2, 4, 5, 2)]
 
 
 def test_the_network_is_left_as_it_was() -> None:

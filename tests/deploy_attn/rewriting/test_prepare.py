@@ -93,6 +93,17 @@ def test_a_network_without_numbers_is_restored_as_float32() -> None:
     assert restored(prepared(network), network) is not network
 
 
+def test_the_type_of_the_weights_decides_and_not_that_of_what_is_kept_beside_them() -> None:
+    network = nn.Sequential(nn.Linear(2, 2)).half()
+    network.register_buffer("places", torch.arange(3))
+    network.register_buffer("table", torch.ones(3))
+    assert {value.dtype for value in restored(prepared(network), network).parameters()} == {torch.float16}
+    buffers = nn.Sequential()
+    buffers.register_buffer("places", torch.arange(3))
+    buffers.register_buffer("table", torch.ones(3).bfloat16())
+    assert restored(prepared(buffers), buffers).get_buffer("table").dtype == torch.bfloat16
+
+
 def test_a_lazy_network_is_refused_until_it_has_weights() -> None:
     network = nn.Sequential(nn.LazyConv2d(16, 1), deploy_attn.create("se", channels=16, reduction=4))
     with pytest.raises(BadRequest, match="run the network once"):

@@ -113,6 +113,22 @@ LAYERS: dict[str, tuple[Callable[..., Any], nn.Module]] = {
         lambda x, layer: itself(x, layer, attn_mask=~LOWER, key_padding_mask=torch.arange(12).expand(2, 12) > 10),
         nn.MultiheadAttention(8, 2, batch_first=True),
     ),
+    "padded": (
+        lambda x, layer: itself(x, layer, key_padding_mask=torch.arange(12).expand(2, 12) > 10),
+        nn.MultiheadAttention(8, 2, batch_first=True),
+    ),
+    "padded, no batch": (
+        lambda x, layer: layer(*[sequence(x)[0]] * 3, key_padding_mask=torch.arange(12) > 10)[0],
+        nn.MultiheadAttention(8, 2),
+    ),
+    "a mask for each head": (
+        lambda x, layer: itself(x, layer, attn_mask=torch.linspace(-2, 2, 4 * 144).to(x.dtype).reshape(4, 12, 12)),
+        nn.MultiheadAttention(8, 2, batch_first=True),
+    ),
+    "other values": (
+        lambda x, layer: layer(*[sequence(x)] * 2, sequence(2 * x))[0],
+        nn.MultiheadAttention(8, 2, batch_first=True),
+    ),
     "causal": (
         lambda x, layer: itself(x, layer, attn_mask=~LOWER, is_causal=True, need_weights=False),
         nn.MultiheadAttention(8, 2, batch_first=True),
@@ -149,3 +165,19 @@ def test_extra_keys_are_left_alone_with_a_reason(layer: nn.Module) -> None:
     assert not finding.replaced
     assert "build it without" in str(finding.reason)
     torch.testing.assert_close(plain, again)
+
+
+def test_a_causal_mask_of_an_open_size_is_left_alone_with_a_reason() -> None:
+    (finding,) = proven(network_of(attended(is_causal=True)), torch.randn(1, 8, 3, 4), Aim(13, open_size=True))
+    assert "an open size is not known" in str(finding.reason)
+
+
+def test_attention_in_training_is_left_alone_with_a_reason() -> None:
+    network = network_of(itself, nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True)).train()
+    (finding,) = proven(network, torch.randn(1, 8, 3, 4), Aim(13))
+    assert "eval mode" in str(finding.reason)
+
+
+def test_from_opset_14_on_the_exporter_writes_attention_of_several_heads() -> None:
+    function, layer = LAYERS["with weights"]
+    assert proven(network_of(function, layer), torch.randn(1, 8, 3, 4), Aim(14)) == ()

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deploy_attn.export.functions import cumsum, masks, moving, norms, pointwise
 from deploy_attn.export.functions.einsum import einsum
 from deploy_attn.export.functions.fold import fold
 from deploy_attn.export.functions.resampling import interpolate
-from deploy_attn.export.functions.rule import Aim
+from deploy_attn.export.functions.rule import Aim, NoForm
 from tests.export.functions.exports import exported, network_of, proven
 
 REPLACED: dict[str, tuple[Callable[..., Any], nn.Module | None]] = {
@@ -147,3 +148,62 @@ def test_every_fold_equals_torchs(
     form = fold(Aim(13), patches, size, **own)
     assert form is not None
     torch.testing.assert_close(form, functional.fold(patches, size, **own), rtol=1e-13, atol=1e-13)
+
+
+OPEN = Aim(13, open_size=True)
+MAP = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: fold(OPEN, MAP.flatten(2), (6, 5), 1),
+        lambda: fold(Aim(13), MAP[0].flatten(1), (6, 5), 1),
+        lambda: interpolate(Aim(13), MAP.flatten(2), "nearest-exact", size=3),
+        lambda: norms.group_norm(OPEN, MAP, 2),
+        lambda: moving.channel_shuffle(OPEN, MAP, 2),
+        lambda: masks.tril(OPEN, MAP),
+        lambda: masks.one_hot(Aim(17), MAP.long(), 3),
+        lambda: cumsum.cumsum(OPEN, MAP, 1),
+        lambda: cumsum.cumsum(Aim(13), MAP, 1, torch.float32),
+        lambda: cumsum.cumsum(Aim(17), MAP, 1),
+        lambda: cumsum.cumsum(Aim(13), torch.zeros(1, 513), 1),
+        lambda: cumsum.cumsum(Aim(13), torch.zeros(2, 0), 1),
+        lambda: einsum(OPEN, "bchw,bchw->bc", MAP, MAP),
+        lambda: einsum(Aim(13), "bchw,dc->bdhw", MAP, torch.zeros(3, 1)),
+        lambda: pointwise.floor_divide(Aim(13), 3, MAP),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_form_does_not_cover_it_leaves(answer: Callable[[], object]) -> None:
+    assert answer() is None
+
+
+def test_a_resizing_of_an_open_size_has_no_form() -> None:
+    with pytest.raises(NoForm, match="nearest-exact has a form for a known height and width only"):
+        interpolate(OPEN, MAP, "nearest-exact", size=3)
+
+
+@pytest.mark.parametrize(
+    ("form", "wanted"),
+    [
+        (lambda x: pointwise.threshold(Aim(13), x, 0.5, 2.0), lambda x: functional.threshold(x, 0.5, 2.0)),
+        (lambda x: pointwise.threshold(Aim(13), x, 0.0, 2.0), lambda x: functional.threshold(x, 0.0, 2.0)),
+        (lambda x: masks.tril(Aim(13), x / 0), lambda x: (x / 0).tril()),
+        (lambda x: norms.instance_norm(Aim(13), x, eps=0.3), lambda x: functional.instance_norm(x, eps=0.3)),
+        (lambda x: norms.rms_norm(Aim(13), x, (5,), eps=0.0), lambda x: functional.rms_norm(x, (5,), eps=0.0)),
+        (lambda x: norms.rms_norm(Aim(13), x, (6, 5)), lambda x: functional.rms_norm(x, (6, 5))),
+        (
+            lambda x: interpolate(Aim(13), x, "area", scale_factor=0.5),
+            lambda x: functional.interpolate(x, scale_factor=0.5, mode="area"),
+        ),
+        (lambda x: einsum(Aim(13), "bchw,bchw", x, x), lambda x: torch.einsum("bchw,bchw", x, x)),
+        (lambda x: einsum(Aim(13), "...hw,...hw", x, x), lambda x: torch.einsum("...hw,...hw", x, x)),
+        (lambda x: einsum(Aim(13), "w...,w...->...", x, x), lambda x: torch.einsum("w...,w...->...", x, x)),
+        (lambda x: einsum(Aim(13), "zc,ac", x[0, 0], x[0, 1]), lambda x: torch.einsum("zc,ac", x[0, 0], x[0, 1])),
+    ],
+)
+def test_values_at_the_edges_are_those_of_torch(
+    form: Callable[[Tensor], Tensor], wanted: Callable[[Tensor], Tensor]
+) -> None:
+    x = torch.tensor([-1.0, 0.0, 0.5, 0.75, 2.0], dtype=torch.float64).expand(2, 4, 6, 5).contiguous()
+    torch.testing.assert_close(form(x), wanted(x), rtol=1e-12, atol=1e-12, equal_nan=True)

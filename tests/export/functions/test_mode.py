@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -70,3 +71,19 @@ def test_a_warning_names_the_line_of_the_network_and_comes_once() -> None:
 def test_without_a_proven_call_nothing_is_handled() -> None:
     with exact_functions((), AIM) as mode:
         assert mode is None
+
+
+def test_filters_go_by_the_line_that_called_and_every_message_comes_once() -> None:
+    def warning(function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        for message in ("first", "second"):
+            warnings.warn_explicit(message, UserWarning, "elsewhere.py", 1, "elsewhere")
+        return function(*args, **kwargs)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module=__name__.replace(".", r"\."))
+        with handled_by(warning):
+            for _ in range(3):
+                torch.relu(torch.zeros(1))
+    assert [str(said.message) for said in caught] == ["first", "second"]
+    assert {said.filename for said in caught} == {__file__}

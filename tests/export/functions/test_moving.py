@@ -51,3 +51,9 @@ def test_channels_are_shuffled_as_by_torch(groups: int) -> None:
     got = exported(network_of(lambda x: nn.ChannelShuffle(groups)(x) * 2), torch.randn(1, 6, 4, 5), dynamic_batch=True)
     assert got.error < 1e-6
     assert [finding.replaced for finding in got.findings] == [True]
+
+
+def test_an_empty_axis_rolls_to_itself() -> None:
+    form = moving.roll(Aim(13), torch.zeros(2, 0), 3, 1)
+    assert form is not None
+    assert form.shape == (2, 0)

@@ -131,3 +131,66 @@ def test_numbers_of_another_type_are_proven_in_float64() -> None:
     network = network_of(lambda x: functional.scaled_dot_product_attention(x, 2 * x, x, attn_mask=bias))
     (finding,) = proven(network, torch.randn(1, 2, 4, 3), AIM)
     assert finding.replaced
+
+
+def test_what_the_network_writes_into_its_input_does_not_reach_the_caller() -> None:
+    x = torch.randn(1, 2, 8, 8, dtype=torch.float64)
+    before = x.clone()
+    network = network_of(lambda x: functional.adaptive_avg_pool2d(x.add_(1), 3))
+    assert prove_functions(network, Arguments.of(x), AIM)[0].replaced
+    assert torch.equal(x, before)
+
+
+def test_buffers_keep_their_values_where_the_rest_is_noise() -> None:
+    """As variances, which are never negative."""
+
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(2.0, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.mul(x, self.get_buffer("scale"))
+
+    table = {torch.mul: Rule(lambda aim, x, other: x * other.abs(), "other")}
+    x = torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    assert prove_functions(Scales(), Arguments.of(x), AIM, table)[0].replaced
+    network = network_of(lambda x: torch.mul(x, x.abs()))
+    assert not prove_functions(network, Arguments.of(x), AIM, table)[0].replaced
+
+
+def test_a_call_in_float32_is_computed_again_in_float64() -> None:
+    network = network_of(lambda x: functional.adaptive_avg_pool2d(x.float(), 5))
+    (finding,) = proven(network, torch.randn(1, 2, 12, 12), AIM)
+    assert finding.replaced
+    assert max(trial.error for trial in finding.trials) < 1e-14
+
+
+def test_a_module_that_failed_is_no_place_of_what_follows() -> None:
+    class Catches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fails = nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                self.fails(x)
+            except RuntimeError:
+                x = 2 * x
+            return functional.adaptive_avg_pool2d(x, 3)
+
+    (finding,) = proven(Catches().eval(), torch.randn(1, 2, 8, 8), AIM)
+    assert finding.paths == ("",)
+
+
+def test_a_function_that_is_called_by_names_is_proven() -> None:
+    network = network_of(lambda x: functional.adaptive_avg_pool2d(output_size=3, input=x))
+    (finding,) = proven(network, torch.randn(1, 2, 8, 8), AIM)
+    assert finding.replaced
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_modules_run_unseen() -> None:
+    network = nn.Sequential(torch.jit.script(nn.Sequential(nn.ReLU())), nn.AdaptiveAvgPool2d(3))
+    (finding,) = proven(network.eval(), torch.randn(1, 2, 8, 8), AIM)
+    assert finding.paths == ("1",)

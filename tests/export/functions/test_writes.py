@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from deploy_attn.export.functions.memory import shares_memory
 from deploy_attn.export.functions.rule import Aim
 from deploy_attn.export.functions.writes import write_slices
 from tests.export.functions.exports import both_ways, exported, network_of, proven
@@ -32,9 +33,27 @@ def test_every_form_holds_what_the_write_leaves(index: list[Any], ellipsis: bool
     assert form is not None or y[places].numel() in (0, y.numel())
 
 
-@pytest.mark.parametrize("index", [None, [0, 1], True, slice(None, None, 2), torch.tensor([0, 1])], ids=str)
+@pytest.mark.parametrize(
+    "index",
+    [None, [0, 1], True, slice(0, 2, 2), torch.tensor([0, 1]), torch.tensor(True), slice(2, 1), slice(None), ...],
+    ids=str,
+)
 def test_an_index_of_another_kind_has_no_form(index: Any) -> None:
-    assert write_slices(Aim(13), torch.zeros(2, 3), index, 1.0) is None
+    assert write_slices(Aim(13), torch.zeros(3, 3), index, 1.0) is None
+
+
+def test_a_write_into_an_open_size_has_no_form() -> None:
+    assert write_slices(Aim(13, open_size=True), torch.zeros(3, 3), 0, 1.0) is None
+
+
+@pytest.mark.parametrize("value", [torch.ones(1, 1, 3), torch.arange(3), torch.ones(3, dtype=torch.float64)], ids=str)
+def test_a_value_takes_the_type_and_the_axes_of_what_it_is_written_into(value: Tensor) -> None:
+    y = torch.zeros(3, 3)
+    form = write_slices(Aim(13), y, 1, value)
+    y[1] = value
+    assert form is not None
+    assert form.dtype == y.dtype
+    assert torch.equal(form, y)
 
 
 def shifted(x: Tensor) -> Tensor:
@@ -91,6 +110,31 @@ def through_a_view(x: Tensor) -> Tensor:
     return y * 2
 
 
+def through_a_view_by_name(x: Tensor) -> Tensor:
+    y = x.clone()
+    view = torch.narrow(input=y, dim=1, start=0, length=2)
+    view[:, 1:] = x[:, :1]
+    return y * 2
+
+
+def through_a_view_of_the_input(x: Tensor) -> Tensor:
+    view = x[:, :2]
+    view[:, 1:] = 0.0
+    return x * 2
+
+
+def from_its_own_beginning(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, :2] = y[:, :1]
+    return y
+
+
+def from_itself_transposed(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[..., :3, :3] = y[..., :3, :3].transpose(-1, -2)
+    return y
+
+
 def into_the_input(x: Tensor) -> Tensor:
     x[:, 1:] = 0.0
     return x
@@ -102,6 +146,10 @@ def into_the_input(x: Tensor) -> Tensor:
         (overlapping, "share memory"),
         (seen_through_a_view, "other tensors look at"),
         (through_a_view, "other tensors look at"),
+        (through_a_view_by_name, "other tensors look at"),
+        (through_a_view_of_the_input, "other tensors look at"),
+        (from_its_own_beginning, "share memory"),
+        (from_itself_transposed, "share memory"),
         (into_the_input, "other tensors look at"),
     ],
 )
@@ -133,6 +181,27 @@ def test_writes_one_after_the_other_leave_what_eager_leaves(
         return y
 
     plain, again, _ = both_ways(network_of(function), torch.randn(2, 3, 4, 5), Aim(13))
+    assert torch.equal(plain, again)
+
+
+def test_tensors_without_a_storage_share_no_memory() -> None:
+    sparse, dense = torch.eye(3).to_sparse(), torch.eye(3)
+    assert not shares_memory(sparse, dense)
+    assert shares_memory(sparse, sparse)
+    assert shares_memory(dense[1:], [dense])
+
+
+def changed_by_name_between(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, 1:] = x[:, :1]
+    torch.relu_(input=y)
+    y[:, :1] = 2.0
+    return y
+
+
+def test_a_change_between_two_writes_is_not_lost() -> None:
+    plain, again, findings = both_ways(network_of(changed_by_name_between), torch.randn(2, 4, 5, 6), Aim(13))
+    assert [finding.replaced for finding in findings] == [True, True]
     assert torch.equal(plain, again)
 
 
