@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import deploy_attn
+from deploy_attn.engines.latency.machine import cpu_name
 from deploy_attn.modules.base import ReferenceForm
 from deploy_attn.modules.catalogue import Shape
 from deploy_attn.modules.disturb import disturb_constants
@@ -90,9 +91,7 @@ def name_argument(text: str) -> str:
 
 def machine() -> dict[str, object]:
     """The processor as the operating system names it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count()}
+    return {"cpu": cpu_name(), "cores": os.cpu_count()}
 
 
 def versions(*distributions: str) -> dict[str, str]:

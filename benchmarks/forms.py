@@ -10,6 +10,10 @@ some graphs, so a short pilot chooses the better level for each graph; the ratio
 to the source's code at ALL, which is the default, is reported too.
 
 Exit code 1 if a form is slower than the source's code, or differs from it.
+
+With `--choice` the forms of a module are held against each other instead, as
+`deploy-attn export --tune` does it; exit code 1 if one that is not shipped for
+CPUs is faster than the one that is by more than the control's error.
 """
 
 from __future__ import annotations
@@ -27,14 +31,21 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from cases import MEASURED, Case, Result, Results, cases, machine, name_argument, shape_from_text, shape_text, versions
-from naive import naive
 from torch import nn
 
 from deploy_attn.engines.pairs import Call, Effort, Paired, paired, warm_up
+from deploy_attn.engines.tolerance import TOLERANCES
 from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
+from deploy_attn.form_choice import choose_forms
+from deploy_attn.form_contest import FormPlan
 from deploy_attn.jetson.metrics import compare
 from deploy_attn.modules.catalogue import Shape
+from deploy_attn.modules.naive_forms import naive
+from deploy_attn.request import ExportRequest
+from deploy_attn.subject import source_of, subject_of
+from deploy_attn.traced import traced_from_subject
+from deploy_attn.tuning import comparing
 
 Array = np.ndarray[Any, Any]
 
@@ -47,12 +58,13 @@ METHOD = {
     "opset": 17,
     "threads": 1,
     "spinning": False,
-    "warm_up_calls": 10,
+    "warm_up": "until two windows of time agree within 5 %, or for a second",
     "pairs": "30 to 300 by a time budget; at least 8 where a call takes more than 50 ms",
     "control": "the source's graph against a second session of itself, where a call takes up to 50 ms",
     "ratio": "median, 10th and 90th percentile of source / form within a pair: above 1 the form is faster",
 }
 BOUND = 0.98
+FAMILY = "cpu"
 APART = 1e-4  # RMS relative, of two FP32 graphs of one function
 
 
@@ -138,9 +150,11 @@ def main() -> int:
     """Measures, prints a line a case, and says whether every form holds."""
     wanted = _arguments()
     todo = [(case, shape) for case in cases(wanted.names) for shape in wanted.shapes]
+    if wanted.choice:
+        return choices(todo, wanted)
     renewed = [(case.label, shape_text(shape)) for case, shape in todo]
     head = {"machine": machine(), "versions": versions("torch", "onnx", "onnxruntime", "numpy"), "method": METHOD}
-    results = Results(wanted.output, head, ("case", "shape"), renewed)
+    results = Results(wanted.output or MEASURED / "forms.json", head, ("case", "shape"), renewed)
     torch.set_num_threads(1)
     failures = []
     for case, shape in todo:
@@ -185,12 +199,47 @@ def measure(case: Case, shape: Shape, seconds: float) -> Result:
     }
 
 
+def choices(todo: Sequence[tuple[Case, Shape]], wanted: argparse.Namespace) -> int:
+    """Every form of each case against the shipped one; a row a case, and whether the shipped ones stand."""
+    head = {"machine": machine(), "versions": versions("torch", "onnx", "onnxruntime", "numpy"), "family": FAMILY}
+    renewed = [(case.label, shape_text(shape)) for case, shape in todo]
+    results = Results(wanted.output or MEASURED / "choice.json", head, ("case", "shape"), renewed)
+    failures = []
+    for case, shape in todo:
+        tried = tried_forms(case, shape, wanted.seconds_per_case)
+        results.add({"case": case.label, "shape": shape_text(shape), "tried": tried})
+        print(f"{case.label:<18} {shape_text(shape):<12}", *map(_told, tried), sep="  ", flush=True)
+        failures += [
+            f"{case.label} at {shape_text(shape)}: {one['form']}, {one['reason']}"
+            for one in tried
+            if one["chosen"] and one["form"] != FAMILY
+        ]
+        gc.collect()
+    print("\n".join(failures), file=sys.stderr)
+    return 1 if failures else 0
+
+
+def tried_forms(case: Case, shape: Shape, seconds: float) -> list[Result]:
+    """What `export --tune` makes of a case, as its forms.json has it."""
+    request = ExportRequest(case.name, shape=shape, options=case.options(*shape[2:]))
+    plan = FormPlan(FAMILY, GraphRequest(17, 8), TOLERANCES["fp32"])
+    subject = subject_of(request, source_of(request))
+    findings = traced_from_subject(subject, plan.family, plan.request).findings
+    return [one.as_dict() for one in choose_forms(subject, findings, plan, comparing(seconds)).tried]
+
+
+def _told(one: Result) -> str:
+    ratio = "-" if one["ratio"] is None else f"{one['ratio']['median']:.2f}"
+    return f"{one['form']} {ratio}{' chosen' if one['chosen'] else ''}"
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Export forms against the source's code in onnxruntime on a CPU.")
     parser.add_argument("--names", nargs="+", type=name_argument, default=(), help="only these modules")
     parser.add_argument("--shapes", nargs="+", type=shape_from_text, default=SHAPES, help="only these, as 1x256x28x28")
     parser.add_argument("--seconds-per-case", type=float, default=5.0, help="about so long for each; slow ones longer")
-    parser.add_argument("--output", type=Path, default=MEASURED / "forms.json")
+    parser.add_argument("--choice", action="store_true", help="forms against each other: is the shipped one right?")
+    parser.add_argument("--output", type=Path, help="where results go; a file of docs/measured by default")
     return parser.parse_args()
 
 

@@ -23,7 +23,6 @@ import numpy as np
 import onnx
 import torch
 from cases import MEASURED, Case, Result, Results, cases, machine, name_argument, shape_text, versions
-from naive import naive
 from torch import nn
 
 from deploy_attn.engines.target import load_target
@@ -37,6 +36,7 @@ from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.artifact import Case as ParityCase
 from deploy_attn.jetson.metrics import Comparison, finite_or_none
 from deploy_attn.modules.catalogue import Shape
+from deploy_attn.modules.naive_forms import naive
 
 SHAPE: Shape = (1, 64, 56, 56)
 TARGETS = ("onnxruntime-cpu", "jetson-nano")

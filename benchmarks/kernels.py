@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from cases import Case, Result, Results, cases, name_argument, shape_text, versions
-from naive import naive
 from torch import nn
 
 from deploy_attn.engines.tensorrt_rtx import engine_from_onnx
@@ -36,6 +35,7 @@ from deploy_attn.export.refine import plan_for
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.jetson.errors import DeployAttnError
 from deploy_attn.modules.catalogue import Shape
+from deploy_attn.modules.naive_forms import naive
 
 if TYPE_CHECKING:
     import onnx

@@ -70,24 +70,38 @@ def unshown_layers(report: BuildReport) -> int:
 
 
 @contextlib.contextmanager
-def progress_on_stderr() -> Iterator[Progress | None]:
-    """A callback that shows a build's phases on a terminal, and nothing (None) where stderr is none."""
+def progress_on_stderr(still: bool = False) -> Iterator[Progress | None]:
+    """A callback that shows the phases of a job on a terminal, and nothing (None) where stderr is none.
+
+    Args:
+        still: drawn only while the callback runs, for jobs that time something: no thread draws beside them.
+    """
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     screen = Console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False) as shown:
+    with Progress(
+        *columns,
+        console=screen,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        auto_refresh=not still,
+    ) as shown:
         tasks: dict[str, TaskID] = {}
 
         def take(event: Mapping[str, Any]) -> None:
             phase, total, done = str(event["phase"]), event["steps"], event["step"]
             if phase not in tasks:
                 tasks[phase] = shown.add_task(phase, total=total)
-            shown.update(tasks[phase], total=total, completed=done, visible=done < total)
+            shown.update(tasks[phase], total=total, completed=done, visible=total is None or done < total)
+            if still:
+                shown.refresh()
 
         yield take
 

@@ -31,6 +31,7 @@ from deploy_attn.jetson.capsule import (
 )
 from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
 from deploy_attn.jetson.reference import Packed, pack
+from deploy_attn.output_file import check_output, write_output
 
 SUFFIX = ".tar.gz"
 _FIRST_TYPED = (10, 0)  # TensorRT with strongly typed networks
@@ -126,7 +127,7 @@ def bundle(path: str | Path, target: str, output: str | Path | None = None, forc
     packed = pack(cases, _seed(artifact))
     files = _files(artifact, packed, {**_about(artifact, goal, cases), "left_out": left_out})
     content = _archived(name, files)
-    _write(archive, content)
+    write_output(archive, content)
     return BundleReport(
         archive=archive,
         folder=name,
@@ -313,29 +314,8 @@ def _archived(folder: str, files: Mapping[str, bytes]) -> bytes:
 
 def _destination(folder: Path, output: str | Path | None, name: str, force: bool) -> Path:
     archive = Path(os.path.abspath(folder)).parent / name if output is None else Path(output)
-    if archive.is_dir():
-        raise BadRequest(f"{archive} is a folder. Name the archive with -o, as {archive / name}.")
-    if os.path.lexists(archive) and not force:
-        raise BadRequest(f"{archive} exists already. Choose another file with -o, or replace it with --force.")
-    if os.path.lexists(archive) and (archive.is_symlink() or not archive.is_file()):
-        raise BadRequest(f"{archive} is not a plain file, so --force does not replace it. Choose another with -o.")
+    check_output(archive, force, name)
     return archive
-
-
-def _write(archive: Path, content: bytes) -> None:
-    """The archive, whole or not at all."""
-    draft = archive.with_name(f".{archive.name}.{os.getpid()}.partial")
-    try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.write_bytes(content)
-            os.replace(draft, archive)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise BadRequest(
-            f"{archive} cannot be written: {error.strerror or error}. Choose another file with -o."
-        ) from error
 
 
 def _plain(name: object) -> str:

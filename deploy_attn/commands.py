@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from deploy_attn.answering import Report, answer, refuse
+from deploy_attn.answering import Report, answer, refuse, say
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.overview import COMMANDS
 
@@ -24,6 +24,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 _USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Semantics = Annotated[str | None, typer.Option(metavar="[shift|smear]", help="What overlapping writes mean.")]
 ModuleOptions = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the module; repeatable.")
 ]
@@ -68,7 +69,7 @@ def list_catalogue(
 ) -> None:
     from deploy_attn.listing import listing
 
-    print(listing(targets, as_json))
+    say(listing(targets, as_json))
 
 
 @app.command("export", help=COMMANDS["export"])
@@ -82,16 +83,18 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Leave height and width open.")] = False,
     options: ModuleOptions = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .pt, .pth or .safetensors.")] = None,
-    semantics: Annotated[
-        str | None, typer.Option(metavar="[shift|smear]", help="What overlapping writes mean.")
-    ] = None,
+    semantics: Semantics = None,
     input_file: InputFile = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For weights and inputs that no file gives.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The artifact's folder; out/NAME.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Choose forms and settings by measurement in onnxruntime, here.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     def job() -> Report:
+        from deploy_attn.build_text import progress_on_stderr
         from deploy_attn.exporting import export_artifact
         from deploy_attn.request import ExportRequest
 
@@ -110,8 +113,10 @@ def export(  # noqa: PLR0913 - the parser turns each parameter into an option
             seed=seed,
             output=output,
             force=force,
+            tune=tune,
         )
-        return export_artifact(request)
+        with progress_on_stderr(still=True) as on_progress:
+            return export_artifact(request, on_progress)
 
     _finish(job, "show_export", as_json)
 
@@ -204,6 +209,60 @@ def build_artifact(  # noqa: PLR0913 - the parser turns each parameter into an o
     _finish(job, "show_build", as_json)
 
 
+@app.command("bench", help=COMMANDS["bench"])
+def bench_artifact(  # noqa: PLR0913 - the parser turns each parameter into an option
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
+    other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="Another, to compare with.")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RIVAL,...", help="naive, onnxsim, onnxslim, eager, compile, openvino."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="The engine to time it in.")] = "onnxruntime",
+    precision: Annotated[str | None, typer.Option(help="fp32 or fp16; every one that the artifact has.")] = None,
+    cold: Annotated[bool, typer.Option("--cold", help="Empty the CPU's caches before each timed call.")] = False,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="On the CPU; as tuned, else 1.")] = None,
+    pairs: Annotated[int | None, typer.Option(metavar="N", help="Pairs of timed calls; as many as fit.")] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="S", help="About so long for a comparison; 10.")] = None,
+    source: Annotated[Path | None, typer.Option(metavar="FILE", help="The network's own file, for rivals.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Its weights, for rivals.")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="The floor on --target instead; nothing runs.")] = False,
+    target: Annotated[str | None, typer.Option(metavar="TARGET", help="Of --estimate.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Time it without a verdict that holds; no claim.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    def job() -> Report:
+        from deploy_attn.bench_text import effort_from_options, rivals_from_texts
+        from deploy_attn.benching import BenchOptions, bench
+        from deploy_attn.build_text import progress_on_stderr
+        from deploy_attn.rivals.ground import OwnFiles
+
+        if target is not None:
+            raise BadRequest("--target is where --estimate tells the floor; what runs here runs in --engine.")
+        options = BenchOptions(
+            engine=engine,
+            against=rivals_from_texts(against),
+            other=other,
+            precision=precision,
+            threads=threads,
+            effort=effort_from_options(pairs, seconds, cold),
+            force=force,
+            files=OwnFiles(source, checkpoint),
+        )
+        with progress_on_stderr(still=True) as on_progress:
+            return bench(folder, options, on_progress)
+
+    def estimated() -> Report:
+        from deploy_attn.estimating import estimate_artifact
+
+        if target is None:
+            raise BadRequest("--estimate needs a --target; `deploy-attn list --targets` names them.")
+        if other is not None or against:
+            raise BadRequest("--estimate is of one artifact, without timing it; leave DIR2 and --against out.")
+        return estimate_artifact(folder, target, precision)
+
+    _finish(estimated if estimate else job, "show_estimates" if estimate else "show_bench", as_json)
+
+
 @app.command("bundle", help=COMMANDS["bundle"])
 def bundle_artifact(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
@@ -262,14 +321,100 @@ def run_on_boards(  # noqa: PLR0913 - the parser turns each parameter into an op
 @app.command("report", help=COMMANDS["report"])
 def report_verdicts(
     paths: Annotated[list[Path], typer.Argument(metavar="VERDICT|DIR...", help="Verdicts, or folders that hold them.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A page of all that is known: FILE.html.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page as Markdown; on stdout without -o.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a page that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     def job() -> Report:
         from deploy_attn.reporting import report
 
-        return report(paths)
+        if force and output is None:
+            raise BadRequest("--force is about the file that --output names; add -o report.html.")
+        if output is None and not markdown:
+            return report(paths)
+        from deploy_attn.html_report.page import page_report
 
-    _finish(job, "show_report", as_json)
+        return page_report(paths, "markdown" if markdown else "html", output, force)
+
+    _finish(job, "show_page" if markdown or output is not None else "show_report", as_json)
+
+
+@app.command("sweep", help=COMMANDS["sweep"])
+def sweep_cells(  # noqa: PLR0913 - the parser turns each parameter into an option
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Where cells are kept; a sweep goes on there.")
+    ],
+    modules: Annotated[
+        list[str], typer.Option(metavar="NAME,...", help="Of `list`, with options as in cbam:reduction=8; or all.")
+    ],
+    shapes: Annotated[list[str] | None, typer.Option(metavar="BxCxHxW,...", help="Of the map; 1x64x56x56.")] = None,
+    precisions: Annotated[list[str] | None, typer.Option(metavar="P,...", help="Both.")] = None,
+    engines: Annotated[
+        list[str] | None, typer.Option(metavar="E,...", help="onnxruntime; others that `verify` takes.")
+    ] = None,
+    target: Annotated[str, typer.Option(metavar="TARGET", help="A name from `list --targets`.")] = "onnxruntime-cpu",
+    against: Annotated[str | None, typer.Option(metavar="RIVAL", help="The baseline, as `bench` has it.")] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="S", help="About so long for each cell's bench.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of dask.distributed, tcp://host:8786; without it, here.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run cells again that failed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    def job() -> Report:
+        from deploy_attn.sweeping.plan import Effort, plan_from_texts
+        from deploy_attn.sweeping.sweep import SweepOptions, sweep
+        from deploy_attn.sweeping.text import progress_on_stderr
+
+        axes = {"modules": modules, "shapes": shapes, "precisions": precisions, "engines": engines}
+        given = {axis: texts for axis, texts in axes.items() if texts is not None}
+        plan = plan_from_texts(given, target, Effort(against, seconds))
+        with progress_on_stderr() as on_cell:
+            return sweep(plan, output, SweepOptions(scheduler, retry_failed), on_cell)
+
+    _finish(job, "show_sweep", as_json)
+
+
+@app.command("tune", help=COMMANDS["tune"])
+def tune_artifact(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
+    engine: Annotated[str, typer.Option(help="onnxruntime.")] = "onnxruntime",
+    threads: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Counts to try; 1, 2, 4 ... and all cores.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", help="About so long for each comparison.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    def job() -> Report:
+        from deploy_attn.build_text import progress_on_stderr
+        from deploy_attn.tuning import TuneOptions, thread_counts, tune
+
+        options = TuneOptions(engine, None if threads is None else thread_counts(threads), seconds)
+        with progress_on_stderr(still=True) as on_progress:
+            return tune(folder, options, on_progress)
+
+    _finish(job, "show_tuning", as_json)
+
+
+@app.command("fuse", help=COMMANDS["fuse"])
+def fuse_artifact(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Where to; DIR.fused.onnx.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="What DIR was exported with.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    def job() -> Report:
+        from deploy_attn.fusing import fuse
+
+        return fuse(folder, output, checkpoint, force)
+
+    _finish(job, "show_fused", as_json)
 
 
 @app.command("tax", help=COMMANDS["tax"])
@@ -278,6 +423,7 @@ def tax(  # noqa: PLR0913 - the parser turns each parameter into an option
     shape: Shapes = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .pt, .pth or .safetensors.")] = None,
     options: ModuleOptions = None,
+    semantics: Semantics = None,
     engine: Annotated[str, typer.Option(help="onnxruntime or onnxruntime-cuda.")] = "onnxruntime",
     threads: Annotated[int, typer.Option(help="Of the engine, within one operator.")] = 1,
     seconds: Annotated[float, typer.Option(metavar="S", help="About so long for each of the comparisons.")] = 1.0,
@@ -294,6 +440,7 @@ def tax(  # noqa: PLR0913 - the parser turns each parameter into an option
             shape=shape or None,
             options=_parsed_options(options or []),
             checkpoint=checkpoint,
+            semantics=semantics,
             seed=seed,
         )
         return tax_of(request, TaxOptions(engine, threads, seconds))

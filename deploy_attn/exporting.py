@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy_attn.engines.latency.protocol import Progress
 from deploy_attn.engines.parity import verify
+from deploy_attn.engines.settings_file import settings_file
 from deploy_attn.engines.target import load_target
 from deploy_attn.engines.verdict import Verdict
 from deploy_attn.export.artifact import check_destination, staged_folder, write_artifact
@@ -19,11 +21,15 @@ from deploy_attn.export.reference import check_network, npz_from_cases
 from deploy_attn.export.refine import MODULE, NETWORK, Aim, plan_for, rounded_comparisons
 from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
+from deploy_attn.form_choice import FormChoice, check_tunable, choose_forms
+from deploy_attn.form_contest import FormPlan
 from deploy_attn.jetson.metrics import Comparison, as_dict
-from deploy_attn.manifest import manifest_of_request
+from deploy_attn.manifest import manifest_of_request, tolerances_of
 from deploy_attn.request import ExportRequest
+from deploy_attn.sources import Source
 from deploy_attn.subject import source_of, subject_of
 from deploy_attn.traced import Traced, traced_from_subject
+from deploy_attn.tuning import TuneOptions, Tuning, comparing, tune
 
 if TYPE_CHECKING:
     from deploy_attn.rewriting.finding import Finding
@@ -39,7 +45,9 @@ class ExportReport:
     `plain_half` is what the same graph would give without its plan, every node
     in FP16, by case and output; empty without --fp16. `lint` is what the
     target would make of the written graphs. `notes` say what of the network
-    the graphs do not have: ways that it chooses by its input, outputs of None.
+    the graphs do not have: lines that can only raise, warn or print, outputs of None.
+    `forms` and `tuning` are what was measured on this machine; None without
+    --tune, and `tuning` too where the artifact does not hold.
     """
 
     folder: Path
@@ -50,6 +58,8 @@ class ExportReport:
     plain_half: PlainHalf
     verdict: Verdict
     lint: LintReport
+    forms: FormChoice | None = None
+    tuning: Tuning | None = None
 
     @property
     def passed(self) -> bool:
@@ -67,13 +77,18 @@ class ExportReport:
             "plain_half": _plain_half_as_dict(self.plain_half),
             "verdict": self.verdict.as_dict(),
             "lint": self.lint.as_dict(),
+            "forms": None if self.forms is None else self.forms.as_dict(),
+            "tuning": None if self.tuning is None else self.tuning.as_dict(),
         }
 
 
-def export_artifact(request: ExportRequest) -> ExportReport:
+def export_artifact(request: ExportRequest, on_progress: Progress | None = None) -> ExportReport:
     """Builds, proves, exports, verifies and lints; writes the artifact whole or not at all.
 
     An artifact whose verdict or lint is a failure is written too, as evidence.
+
+    Args:
+        on_progress: told `phase`, `step` and `steps` of each measurement that `request.tune` takes.
 
     Raises:
         BadRequest: the request cannot be served; nothing was written.
@@ -83,14 +98,18 @@ def export_artifact(request: ExportRequest) -> ExportReport:
     source = source_of(request)
     folder = request.output or Path("out") / source.name
     check_destination(folder, request.force)
+    if request.tune:
+        check_tunable(target)
     wanted = GraphRequest(target.opset, target.ir_version, request.dynamic_batch, request.dynamic_size)
-    traced = traced_from_subject(subject_of(request, source), target.family, wanted)
+    plan = FormPlan(target.family, wanted, tolerances_of(source)["fp32"])
+    traced, forms = _traced(request, source, plan, on_progress)
     aim = MODULE if source.file is None else NETWORK
     graphs = _graphs(traced, wanted, aim if request.fp16 else None)
     files = {
         **graphs.files,
         "reference.npz": npz_from_cases(traced.cases),
         "certificate.json": _json(traced.certificate),
+        **({} if forms is None else {"forms.json": _json(forms.as_dict())}),
     }
     manifest = {
         **manifest_of_request(request, source, target, dict(zip(traced.names, source.inputs))),
@@ -102,18 +121,27 @@ def export_artifact(request: ExportRequest) -> ExportReport:
     }
     with staged_folder(folder, request.force) as staging:
         written = write_artifact(staging, files, manifest)
-        verdict = verify(staging)
+        verdict, tuning = verify(staging), None
+        if request.tune and verdict.passed:
+            tuning = replace(tune(staging, on_progress=on_progress), file=settings_file(folder))
+            verdict = tuning.verdict
         linted = replace(lint_for(staging, target), model=str(folder))
-    return ExportReport(
-        folder=folder,
-        manifest=written,
-        findings=traced.findings,
-        notes=traced.notes,
-        plan=graphs.plan,
-        plain_half=graphs.plain_half,
-        verdict=verdict,
-        lint=linted,
-    )
+    told = (traced.findings, traced.notes, graphs.plan, graphs.plain_half)
+    return ExportReport(folder, written, *told, verdict, linted, forms, tuning)
+
+
+def _traced(
+    request: ExportRequest, source: Source, plan: FormPlan, on_progress: Progress | None
+) -> tuple[Traced, FormChoice | None]:
+    """The network with the shipped forms; with `tune`, with those that are faster here, and what was measured."""
+    subject = subject_of(request, source)
+    traced = traced_from_subject(subject, plan.family, plan.request)
+    if not request.tune:
+        return traced, None
+    forms = choose_forms(subject, traced.findings, plan, comparing(TuneOptions().seconds, on_progress))
+    if forms.chosen:
+        traced = traced_from_subject(subject, plan.family, plan.request, forms.chosen)
+    return traced, forms
 
 
 def tax_of(request: ExportRequest, options: TaxOptions) -> TaxReport:
@@ -127,7 +155,7 @@ def tax_of(request: ExportRequest, options: TaxOptions) -> TaxReport:
     subject = subject_of(request, source_of(request))
     with subject.own_errors("does not run"):
         check_network(subject.network, subject.call.example)
-    return attention_tax(subject.network, subject.call.example, options, subject.source.name)
+    return attention_tax(subject.network, subject.call.example, options, subject.source.name, request.semantics)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def manifest_of_request(
         "ir_version": target.ir_version,
         "precision": "fp16" if request.fp16 else "fp32",
         "tolerances": {name: tolerance._asdict() for name, tolerance in tolerances_of(source).items()},
-        "tools": _tools(),
+        "tools": tools(),
     }
 
 
@@ -65,7 +65,7 @@ def _fingerprint(file: Path | None) -> dict[str, str] | None:
     return None if file is None else {"file": file.name, "sha256": file_sha256(str(file))}
 
 
-def _tools() -> dict[str, str]:
+def tools() -> dict[str, str]:
     found = {"deploy-attn": __version__, "python": platform.python_version()}
     for name in _TOOLS:
         with contextlib.suppress(metadata.PackageNotFoundError):

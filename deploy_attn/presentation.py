@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,16 +12,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy_attn import build_text, bundle_text, tax_text
+from deploy_attn import bench_text, build_text, bundle_text, tax_text, tune_text
 from deploy_attn.engines.tolerance import TOLERANCES
+from deploy_attn.estimate_text import show_estimates as show_estimates
 from deploy_attn.finding_text import finding_groups
 from deploy_attn.fix_text import show_fix as show_fix
+from deploy_attn.fuse_text import show_fused as show_fused
 from deploy_attn.jetson.verdict import failure
 from deploy_attn.lint_text import finding_lines, verdict_of
+from deploy_attn.plain_text import encodable
 from deploy_attn.report_text import show_report as show_report
+from deploy_attn.sweeping.text import show_sweep as show_sweep
 from deploy_attn.verdict_text import CHECK_COLUMNS, cell, check_cells, mark_of
 
 if TYPE_CHECKING:
+    from deploy_attn.benching import BenchReport
     from deploy_attn.bundling import BundleReport
     from deploy_attn.doctor import DoctorReport
     from deploy_attn.engines.build import BuildReport
@@ -28,8 +34,10 @@ if TYPE_CHECKING:
     from deploy_attn.export.linting.lint import LintReport
     from deploy_attn.export.precision import PrecisionPlan
     from deploy_attn.exporting import ExportReport
+    from deploy_attn.html_report.page import PageReport
     from deploy_attn.jetson.metrics import Comparison
     from deploy_attn.tax import TaxReport
+    from deploy_attn.tuning import Tuning
 
 _SHOWN_REASONS = 12
 _OPEN = MappingProxyType({"batch": "B", "height": "H", "width": "W"})
@@ -53,6 +61,12 @@ def show_export(report: ExportReport) -> None:
     if report.plan is not None:
         _show_plan(console, report.plan)
         _show_plain_half(console, report)
+    if report.forms is not None:
+        _show_rows(console, tune_text.FORM_COLUMNS, tune_text.form_rows(report.forms))
+        for line in tune_text.form_lines(report.forms):
+            console.print(escape(line), soft_wrap=True)
+    if report.tuning is not None:
+        _show_settings(console, report.tuning)
     show_verdict(report.verdict)
     _show_lint(console, report.lint)
     console.print(f"artifact: {escape(str(report.folder))}", soft_wrap=True)
@@ -73,10 +87,15 @@ def show_verdict(verdict: Verdict) -> None:
             console.print(f"{check.graph}, {check.case}: {escape(check.tolerance.reason)}", soft_wrap=True)
         if not check.passed:
             console.print(f"[red]{cell(failure(check))}[/red]", soft_wrap=True)
+    _show_outcome(console, verdict)
+
+
+def _show_outcome(console: Console, verdict: Verdict) -> None:
     conditions = f"{verdict.conditions.get('engine')} {verdict.conditions.get('version')}"
     mark = "[bold green]PASS[/bold green]" if verdict.passed else "[bold red]FAIL[/bold red]"
     passed = sum(check.passed for check in verdict.checks)
-    console.print(f"{mark}  {passed} of {len(verdict.checks)} checks hold in {conditions}")
+    tuned = ", with the settings that were tuned for it" if verdict.conditions.get("settings") else ""
+    console.print(f"{mark}  {passed} of {len(verdict.checks)} checks hold in {conditions}{tuned}", soft_wrap=True)
 
 
 def show_build(report: BuildReport) -> None:
@@ -101,11 +120,50 @@ def show_build(report: BuildReport) -> None:
     console.print(f"engine: {escape(str(report.engine_file))}", soft_wrap=True)
 
 
+def show_bench(report: BenchReport) -> None:
+    """A row for each comparison, what may be claimed of it, and under which conditions."""
+    console = _console()
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in bench_text.COLUMNS:
+        table.add_column(heading, justify="left" if heading == "what" else "right", overflow="fold")
+    for record in report.records:
+        for row in bench_text.rows(record):
+            table.add_row(*map(cell, row))
+        table.add_section()
+    if report.records:
+        console.print(table)
+    for line in bench_text.lines(report):
+        console.print(cell(line), soft_wrap=True)
+
+
 def show_bundle(report: BundleReport) -> None:
     """What went into the capsule, how large it is, and what to do with it."""
     console = _console()
     for line in bundle_text.lines(report):
         console.print(escape(line), soft_wrap=True)
+
+
+def show_tuning(tuning: Tuning) -> None:
+    """A row for all that was tried, then what stands, and whether the artifact holds with it."""
+    console = _console()
+    _show_settings(console, tuning)
+    _show_outcome(console, tuning.verdict)
+
+
+def _show_settings(console: Console, tuning: Tuning) -> None:
+    _show_rows(console, tune_text.SETTING_COLUMNS, tune_text.setting_rows(tuning))
+    for line in tune_text.setting_lines(tuning):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _show_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in columns:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if rows:
+        console.print(table)
 
 
 def show_tax(report: TaxReport) -> None:
@@ -119,6 +177,16 @@ def show_tax(report: TaxReport) -> None:
     console.print(table)
     for line in tax_text.lines(report):
         console.print(escape(line), soft_wrap=True)
+
+
+def show_page(report: PageReport) -> None:
+    """Where the page lies and whether all on it holds; without a file, its text."""
+    if report.file is None:
+        sys.stdout.write(encodable(report.text, sys.stdout.encoding))
+        return
+    mark = "[bold green]PASS[/bold green]" if report.passed else "[bold red]FAIL[/bold red]"
+    artifacts = f"{len(report.artifacts)} artifact{'s' if len(report.artifacts) != 1 else ''}"
+    _console().print(f"{mark}  page of {artifacts}: {cell(str(report.file))}", soft_wrap=True)
 
 
 def show_doctor(report: DoctorReport) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploy_attn.jetson.artifact import MANIFEST, SELF_HASH, open_artifact
+from deploy_attn.jetson.artifact import MANIFEST, SELF_HASH, Artifact, open_artifact
 from deploy_attn.jetson.capsule import CAPSULE, open_capsule
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.verdict_file import ARTIFACT_SHA256, VerdictFile, read_verdict
@@ -72,7 +72,46 @@ def report(paths: Sequence[str | Path]) -> Report:
     if not paths:
         raise BadRequest("No verdict was named. Name verdict files, or folders that hold them.")
     found = _unrepeated(one for path in paths for one in _sources(Path(path)))
-    about = _subject(found)
+    return _report_of(found, _subject(found))
+
+
+@dataclass(frozen=True)
+class ArtifactReport:
+    """The verdicts of an artifact whose folder was named; there may be none."""
+
+    artifact: Artifact
+    report: Report
+
+
+def reports_by_artifact(paths: Sequence[str | Path]) -> tuple[ArtifactReport, ...]:
+    """Reads verdicts for a page: those of each artifact together, in the order of their folders.
+
+    Args:
+        paths: as `report` takes them, artifacts' folders or folders of such among them.
+
+    Raises:
+        BadRequest: no artifact's folder was named, a verdict is of none that was, or is none.
+        DamagedArtifact: a file of an artifact's folder differs from its manifest.
+    """
+    strays = _unrepeated(one for path in paths for one in _sources_beside(Path(path)))
+    folders = {folder.resolve(): folder for path in paths for folder in _artifact_folders(Path(path))}
+    if not folders:
+        raise BadRequest("A page is about artifacts, and no folder of one was named. Name what `export` wrote.")
+    artifacts = [open_artifact(str(folder)) for folder in folders.values()]
+    abouts = [_about(artifact.manifest) for artifact in artifacts]
+    for stray in strays:
+        if stray.sha256 not in {about.sha256 for about in abouts}:
+            reason = _foreign(stray, abouts[0])
+            raise BadRequest(f"{stray.verdict.file} is of none of the artifacts that were named: {reason}")
+    return tuple(
+        ArtifactReport(
+            artifact, _report_of([*_own(artifact), *(one for one in strays if one.sha256 == about.sha256)], about)
+        )
+        for artifact, about in zip(artifacts, abouts)
+    )
+
+
+def _report_of(found: Sequence[_Source], about: _Subject) -> Report:
     reasons = [_foreign(one, about) if len(found) > 1 or about.manifest is not None else "" for one in found]
     held = [one.verdict for one, reason in zip(found, reasons) if not reason]
     return Report(
@@ -114,22 +153,58 @@ def _subject(found: Sequence[_Source]) -> _Subject:
     """The first artifact that is there itself, else the first that a verdict names."""
     for one in found:
         if one.manifest is not None:
-            return _Subject(one.name, str(one.manifest[SELF_HASH]), one.manifest)
+            return _about(one.manifest)
     named = next((one for one in found if one.sha256 is not None), found[0])
     return _Subject(named.name, named.sha256, None)
 
 
+def _about(manifest: Mapping[str, Any]) -> _Subject:
+    return _Subject(str(manifest.get("name") or "unnamed"), str(manifest[SELF_HASH]), manifest)
+
+
+def _artifact_folders(path: Path) -> list[Path]:
+    """The artifact's folder that a path is or lies in, or those in the path."""
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST).is_file():
+        return [folder]
+    if folder != path or (folder / CAPSULE).is_file():
+        return []
+    return sorted(file.parent for file in path.glob(f"*/{MANIFEST}") if file.is_file())
+
+
+def _own(artifact: Artifact) -> list[_Source]:
+    """The verdicts in an artifact's folder."""
+    return [_Source(read_verdict(file), artifact.manifest) for file in sorted(Path(artifact.path).glob(_VERDICTS))]
+
+
+def _sources_beside(path: Path) -> list[_Source]:
+    """The verdicts that a path stands for and that lie in no artifact's folder."""
+    files = _verdict_files(path)
+    if not files and not _artifact_folders(path):
+        raise BadRequest(f"{path} holds neither an artifact nor a verdict. {_how_to_get_one(path)}")
+    return [one for one in _read(files) if not (one.verdict.file.parent / MANIFEST).is_file()]
+
+
 def _sources(path: Path) -> list[_Source]:
     """The verdicts that a path stands for: at least one."""
+    files = _verdict_files(path)
+    if not files:
+        raise BadRequest(f"{path} holds no verdict. {_how_to_get_one(path)}")
+    return _read(files)
+
+
+def _verdict_files(path: Path) -> list[Path]:
+    """The file that a path is, or the verdicts in a folder or in its folders."""
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
-            return [_Source(read_verdict(path), _manifest(path.parent))]
-        files = sorted(path.glob(_VERDICTS)) or sorted(path.glob(f"*/{_VERDICTS}"))
+            return [path]
+        return sorted(path.glob(_VERDICTS)) or sorted(path.glob(f"*/{_VERDICTS}"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadRequest(f"{path} cannot be read: {reason}. Name a verdict, or a folder that holds one.") from error
-    if not files:
-        raise BadRequest(f"{path} holds no verdict. {_how_to_get_one(path)}")
+
+
+def _read(files: Sequence[Path]) -> list[_Source]:
     manifests = {folder: _manifest(folder) for folder in {file.parent for file in files}}
     return [_Source(read_verdict(file), manifests[file.parent]) for file in files]
 
@@ -196,7 +271,8 @@ def _label(verdict: VerdictFile) -> str:
 def _not_run(verdict: VerdictFile, manifest: Mapping[str, Any] | None) -> Iterator[str]:
     """What a verdict leaves open: cases of the artifact that are in none of its checks."""
     seen = {check.case for check in verdict.checks}
-    missing = [str(case) for case in (manifest or {}).get("cases", ()) if case not in seen]
+    listed = (manifest or {}).get("cases")
+    missing = [case for case in map(str, listed if isinstance(listed, list) else ()) if case not in seen]
     if missing and _ALL_CASES not in seen:
         yield f"{verdict.file}: nothing was checked on {', '.join(missing)}."
 

@@ -33,6 +33,7 @@ class ExportRequest:
         seed: for weights that no checkpoint gives, and for noise.
         output: the artifact's folder; None for `out/NAME`.
         force: replace an artifact that is there.
+        tune: choose export forms and onnxruntime's settings by measurement on this machine.
 
     Paths may be given as text.
 
@@ -54,6 +55,7 @@ class ExportRequest:
     seed: int = 0
     output: Path | None = None
     force: bool = False
+    tune: bool = False
 
     def __post_init__(self) -> None:
         for name in ("checkpoint", "input_file", "output"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
     from deploy_attn.rewriting.finding import Finding
+    from deploy_attn.rewriting.replacement import Wanted
     from deploy_attn.rewriting.rewrite import Rewrite
 
 Functions = tuple[FunctionFinding, ...]
@@ -53,16 +54,20 @@ class Traced:
     fp32_errors: Mapping[str, Any]
 
 
-def traced_from_subject(subject: Subject, family: str, wanted: GraphRequest) -> Traced:
+def traced_from_subject(
+    subject: Subject, family: str, wanted: GraphRequest, chosen: Mapping[str, str] | None = None
+) -> Traced:
     """Runs, proves, rewrites and traces a network.
 
     Args:
         family: the engine's, `cpu` or `gpu`.
+        chosen: names of forms, by path, for the places that are not to have the family's.
 
     Raises:
         BadRequest: it does not run, does not copy, or has no graph as it is wanted.
         DeployAttnError: it is a catalogue module whose form could not be proven.
     """
+    from deploy_attn.rewriting.replacement import Wanted
     from deploy_attn.rewriting.semantics import settled
 
     first = subject.call.arguments(next(iter(subject.feeds.values())))
@@ -74,7 +79,7 @@ def traced_from_subject(subject: Subject, family: str, wanted: GraphRequest) -> 
     with subject.own_errors("runs in float32 but not in float64, which proofs need,", hint=_COPY_HINT):
         cases = reference_cases(subject.network, subject.feeds, subject.call)
     errors = fp32_errors(subject.network, cases, subject.call)
-    rewritten = replace(_rewritten(subject, family, wanted), aliasing=aliasing)
+    rewritten = replace(_rewritten(subject, Wanted(family, wanted.dynamic_size, chosen or {})), aliasing=aliasing)
     functions = _functions(rewritten, subject, wanted)
     model = _traced(rewritten, functions, subject, wanted, cases)
     notes = (*_notes(runs), *(one.message for one in aliasing if not one.asks))
@@ -82,15 +87,14 @@ def traced_from_subject(subject: Subject, family: str, wanted: GraphRequest) -> 
     return Traced(model, subject.call.names, tuple(cases), rewritten.findings, certificate, notes, errors)
 
 
-def _rewritten(subject: Subject, family: str, wanted: GraphRequest) -> Rewrite:
+def _rewritten(subject: Subject, forms: Wanted) -> Rewrite:
     import torch
 
     from deploy_attn.rewriting.prepare import prepared
-    from deploy_attn.rewriting.replacement import Wanted
     from deploy_attn.rewriting.rewrite import rewrite_settled
 
     arguments = subject.call.example.as_type(torch.float64)
-    rewritten = rewrite_settled(prepared(subject.network), arguments, Wanted(family, wanted.dynamic_size))
+    rewritten = rewrite_settled(prepared(subject.network), arguments, forms)
     if subject.source.file is None and not rewritten.findings[0].replaced:
         raise DeployAttnError(f"{subject.source.name} has no proven export form: {rewritten.findings[0].reason}")
     return rewritten
@@ -125,12 +129,8 @@ def _traced(
 
 
 def _notes(runs: FirstRuns) -> tuple[str, ...]:
-    reads = [
-        f"{read.text} reads values of the input. The graph keeps what followed from the first parity input, "
-        "whatever it is given; write it with torch.where, or export what does not depend on it."
-        for read in runs.reads
-    ]
-    return (*reads, *(f"The network returns None as {name!r}; the graph has no such output." for name in runs.dropped))
+    dropped = (f"The network returns None as {name!r}; the graph has no such output." for name in runs.dropped)
+    return (*runs.left_out, *dropped)
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deploy_attn.engines.json_fields import Fields, read_fields
 from deploy_attn.jetson.metrics import Comparison
 from deploy_attn.jetson.parity import PRECISIONS, Check, Tolerance
-from deploy_attn.json_fields import Fields, read_fields
 
 ARTIFACT_SHA256 = "artifact_sha256"  # in the conditions: the own hash of the manifest that was verified
 

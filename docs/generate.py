@@ -342,6 +342,9 @@ def performance_page(template: str, measured: Measured) -> str:
         "fp16": tables.fp16_table(measured),
         "kernels": tables.kernel_table(measured),
         "networks": tables.network_table(measured),
+        "floor": tables.floor_table(measured),
+        "peers": tables.peers_table(measured),
+        "peers_summary": tables.peers_summary(measured),
     }
     marked = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
     if sorted(match[2] for match in marked.finditer(template)) != sorted(parts):

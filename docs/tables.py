@@ -46,6 +46,17 @@ DEVICE_COLUMNS: Mapping[str, str] = MappingProxyType(
         "DLAs": "device.dla_cores",
     }
 )
+PEERS: Mapping[str, str] = MappingProxyType(
+    {
+        "naive": "onnxruntime",
+        "onnxsim": "+ onnxsim",
+        "onnxslim": "+ onnxslim",
+        "eager": "torch eager",
+        "compile": "torch.compile",
+        "openvino": "OpenVINO",
+    }
+)
+_OURS = "the artifact"
 KINDS: Mapping[type, str] = MappingProxyType({str: "text", int: "whole number", float: "number", bool: "true or false"})
 Row = Mapping[str, Any]
 
@@ -58,6 +69,8 @@ class Measured(NamedTuple):
     ops: Row
     kernels: Row
     networks: Row
+    peers: Row
+    floor: Row
 
     def rows(self, kind: str, name: str | None = None) -> list[Row]:
         """Rows of one file, in its order; only those of a module if it is named."""
@@ -134,11 +147,65 @@ def network_table(measured: Measured) -> str:
     return table(headings, rows) if rows else NOT_MEASURED
 
 
+def peers_table(measured: Measured) -> str:
+    """A row a module and map: how much longer each rival takes, and which is the fastest of all."""
+    rows = [
+        [
+            row["case"] + _unlike_the_default(row),
+            row["shape"],
+            f"{row['microseconds']:,}" if row["microseconds"] is not None else "-",
+            *(_against(row["rivals"].get(peer)) for peer in PEERS),
+            fastest(row),
+        ]
+        for row in _by_shape(measured.rows("peers"))
+    ]
+    return table(["module", "map", "artifact, us", *PEERS.values(), "fastest"], rows) if rows else NOT_MEASURED
+
+
+def _against(found: Row | None) -> str:
+    if found is None:
+        return "-"
+    return "differs" if "reason" in found else f"{found['ratio']['median']:.2f} +- {found['error']:.2f}"
+
+
+def fastest(row: Row) -> str:
+    """Who wins: the artifact unless a rival is faster beyond the error bar; a tie is said."""
+    compared = {peer: found for peer, found in row["rivals"].items() if "reason" not in found}
+    if not compared:
+        return "-"
+    best = min(compared, key=lambda peer: compared[peer]["ratio"]["median"])
+    ratio, error = compared[best]["ratio"]["median"], compared[best]["error"]
+    size = max(ratio, 1 / ratio) - 1
+    if size <= error:
+        return f"{_OURS} and {PEERS[best]}, equal"
+    return f"**{PEERS[best]}**" if ratio < 1 else _OURS
+
+
+def peers_summary(measured: Measured) -> str:
+    """A line a map: in how many rows the artifact is the fastest, and its median against each rival."""
+    rows = []
+    for shape in SHAPES:
+        here = [row for row in measured.rows("peers") if row["shape"] == shape]
+        if not here:
+            continue
+        winners = [fastest(row) for row in here]
+        medians = []
+        for peer in PEERS:
+            found = [row["rivals"].get(peer, {}).get("ratio") for row in here]
+            ratios = [ratio["median"] for ratio in found if ratio is not None]
+            medians.append(f"{statistics.median(ratios):.2f}" if ratios else "-")
+        equal = sum(winner.endswith("equal") for winner in winners)
+        counts = [str(len(here)), str(winners.count(_OURS)), str(equal), str(sum("**" in winner for winner in winners))]
+        rows.append([shape, *counts, *medians])
+    headings = ["map", "rows", "artifact fastest", "equal", "a rival faster", *PEERS.values()]
+    return table(headings, rows) if rows else NOT_MEASURED
+
+
 def cpu_summary(measured: Measured) -> str:
     """Over all modules, a line a map."""
     rows = []
     for shape in SHAPES:
-        here = [row for row in measured.rows("forms") if row["shape"] == shape]
+        here = [row for row in measured.rows("forms") if row["shape"] == shape and row["case"] == row["name"]]
         if not here:
             continue
         better, at_all = ([row[kind]["median"] for row in here] for kind in ("ratio", "ratio_to_all"))
@@ -147,12 +214,29 @@ def cpu_summary(measured: Measured) -> str:
         rows.append([shape, str(len(here)), *(f"{ratio:.2f}" for ratio in extent), *map(str, counts)])
     if not rows:
         return NOT_MEASURED
-    headings = ["map", "rows", "median", "median to ALL", "least", "most", "rows below 1.05", "rows of 2 and more"]
+    headings = ["map", "modules", "median", "median to ALL", "least", "most", "below 1.05", "2 and more"]
     largest = {row["case"]: 0.0 for row in measured.rows("forms")}
     for row in measured.rows("forms"):
         largest[row["case"]] = max(largest[row["case"]], row["ratio"]["median"])
     equal = ", ".join(f"`{case}`" for case, ratio in largest.items() if ratio < 1.05) or "none"
     return f"{table(headings, rows)}\n\nBelow 1.05 on every map: {equal}."
+
+
+def floor_table(measured: Measured) -> str:
+    """How many times its hand-fused kernel's time a form takes, and the kernel as an operator of onnxruntime."""
+    rows = [
+        [
+            row["case"],
+            row["shape"],
+            _ratio(row["ratio"]),
+            _ratio(row["operator"]),
+            f"{row['control']['median']:.2f}",
+            *(f"{row['microseconds'][one]:,.0f}" for one in ("form", "operator", "kernel")),
+        ]
+        for row in _by_shape(measured.rows("floor"))
+    ]
+    headings = ["module", "map", "form / kernel", "operator / kernel", "control"]
+    return table([*headings, "form, us", "operator, us", "kernel, us"], rows) if rows else NOT_MEASURED
 
 
 def cpu_control(measured: Measured) -> str:

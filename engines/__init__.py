@@ -16,6 +16,7 @@ if __name__ == "engines":
 
 if TYPE_CHECKING:
     from deploy_attn.engines.base import ENGINES, Engine, Runner, engine_class
+    from deploy_attn.engines.loading import load
     from deploy_attn.engines.parity import verify
     from deploy_attn.engines.target import Target, load_target, target_names
     from deploy_attn.engines.tolerance import TOLERANCES, Tolerance
@@ -27,6 +28,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
         "Engine": "base",
         "Runner": "base",
         "engine_class": "base",
+        "load": "loading",
         "verify": "parity",
         "Target": "target",
         "load_target": "target",
@@ -46,6 +48,7 @@ __all__ = [
     "Tolerance",
     "Verdict",
     "engine_class",
+    "load",
     "load_target",
     "target_names",
     "verify",

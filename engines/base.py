@@ -7,8 +7,9 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from deploy_attn.engines.pairs import Stopwatch, wall_clock
 from deploy_attn.engines.profile import shape_text
 from deploy_attn.jetson.artifact import Artifact
 from deploy_attn.jetson.errors import BadRequest
@@ -80,6 +81,17 @@ class Runner(abc.ABC):
         self._check(feeds)
         return self._infer(feeds)
 
+    @final
+    def stopwatch(self, feeds: Feeds) -> Stopwatch:
+        """What runs the graph once on these feeds and returns the seconds that it took, by the device's own clock
+        where it has one. Inputs are checked, and put where the graph reads them, here and not in each run.
+
+        Raises:
+            BadRequest, RuntimeError: as `infer`.
+        """
+        self.infer(feeds)  # checks them, and whether it runs at all
+        return self._stopwatch(feeds)
+
     @abc.abstractmethod
     def conditions(self) -> dict[str, Any]:
         """What a result depends on: versions, providers, threads. JSON values only."""
@@ -92,6 +104,9 @@ class Runner(abc.ABC):
 
     @abc.abstractmethod
     def _deactivate(self) -> None: ...
+
+    def _stopwatch(self, feeds: Feeds) -> Stopwatch:
+        return wall_clock(lambda: self._infer(feeds))
 
     def _check(self, feeds: Feeds) -> None:
         expected = {spec.name for spec in self._inputs}
@@ -140,12 +155,20 @@ class Run:
 class Engine(abc.ABC):
     """How an engine takes an artifact.
 
+    `prefers` is the order of precisions in which a graph is chosen for a user who names none.
+
     Raises:
         BadRequest: it cannot run anything of this artifact here, and what to do.
     """
 
+    prefers: ClassVar[Sequence[str]] = ("fp16", "fp32")
+
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
+
+    def conditions(self) -> dict[str, Any]:
+        """What a result depends on beyond its runner's conditions. JSON values only."""
+        return {}
 
     @abc.abstractmethod
     def runs(self, graph: Graph) -> Iterator[Run]:

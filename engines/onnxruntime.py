@@ -16,21 +16,29 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_attn.engines.base import Engine, Feeds, Graph, InputSpec, Outputs, Run, Runner
+from deploy_attn.engines.cache import cache_folder
+from deploy_attn.engines.denormals import DenormalsAsZero, KeptEnvironment, check_denormals
 from deploy_attn.engines.gpus import gpus
+from deploy_attn.engines.pairs import Stopwatch, wall_clock
 from deploy_attn.engines.rounding import rounded_from_typed
-from deploy_attn.jetson.errors import BadRequest, first_line
+from deploy_attn.engines.settings import CPU as CPU
+from deploy_attn.engines.settings import LEVELS
+from deploy_attn.engines.settings import Settings as Settings
+from deploy_attn.engines.settings_file import stored_settings
+from deploy_attn.jetson.artifact import Artifact
+from deploy_attn.jetson.errors import BadRequest
 
 if TYPE_CHECKING:
     import onnxruntime
 
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _DEVICE_ID = 0
 _FATAL_ONLY = 4  # its errors are raised, and reported as findings
 _DTYPES = MappingProxyType(
@@ -50,33 +58,37 @@ _NOT_STARTED = re.compile(
 _MISSING_LIBRARY = re.compile(r"(lib[\w+-]+\.so)\.?(\d*)[\w.]*: cannot open shared object file")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Where a session runs and with how many threads.
+class OnnxRuntimeCpu(Engine):
+    """FP32 graphs as they are; typed FP16 graphs from both sides, since a CPU computes them in FP32.
 
-    Attributes:
-        provider: CPU, CUDA or TENSORRT.
-        intra_op_threads: within one operator; 0 lets onnxruntime choose (a physical core each).
-        inter_op_threads: for operators side by side; 0 lets onnxruntime choose.
+    Args:
+        settings: by precision; None for those that were tuned for this artifact, if any were.
+
+    Raises:
+        BadRequest: the stored settings cannot be read, or are of another artifact.
     """
 
-    provider: str = CPU
-    intra_op_threads: int = 0
-    inter_op_threads: int = 0
+    prefers: ClassVar[Sequence[str]] = ("fp32", "fp16")
 
+    def __init__(self, artifact: Artifact, settings: Mapping[str, Settings] | None = None) -> None:
+        super().__init__(artifact)
+        self._settings = stored_settings(artifact) if settings is None else settings
 
-class OnnxRuntimeCpu(Engine):
-    """FP32 graphs as they are; typed FP16 graphs from both sides, since a CPU computes them in FP32."""
+    def conditions(self) -> dict[str, Any]:
+        """The settings that are not the defaults, by precision."""
+        settings = {precision: settings.as_dict() for precision, settings in self._settings.items()}
+        return {"settings": settings} if settings else {}
 
     def runs(self, graph: Graph) -> Iterator[Run]:
         import onnx
 
+        settings = self._settings.get(graph.precision)
         if graph.precision == "fp32":
-            yield Run("exact", "fp32", OnnxRuntimeRunner(graph.content))
+            yield Run("exact", "fp32", OnnxRuntimeRunner(graph.content, settings=settings))
             return
-        yield Run("optimistic", "fp16", OnnxRuntimeRunner(graph.content))
+        yield Run("optimistic", "fp16", OnnxRuntimeRunner(graph.content, settings=settings))
         rounded = rounded_from_typed(onnx.load_from_string(graph.content))
-        yield Run("pessimistic", "fp16-rounded", OnnxRuntimeRunner(rounded.SerializeToString()))
+        yield Run("pessimistic", "fp16-rounded", OnnxRuntimeRunner(rounded.SerializeToString(), settings=settings))
 
 
 class _OnnxRuntimeGpu(Engine):
@@ -113,7 +125,8 @@ class OnnxRuntimeRunner(Runner):
     every intermediate tensor observable.
 
     On a GPU, inputs and outputs are bound to it, so that no copy is hidden in
-    a run. On the CPU there is no copy to save, and a plain call is used.
+    a run. On the CPU there is no copy to save, and a plain call is used, but for
+    timing, where what Python does for one counts.
     """
 
     def __init__(self, content: bytes, optimise: bool = True, settings: Settings | None = None) -> None:
@@ -134,7 +147,9 @@ class OnnxRuntimeRunner(Runner):
             "provider_options": {name: value for name, value in options.items() if not name.endswith("_path")},
             "intra_op_threads": self._settings.intra_op_threads,
             "inter_op_threads": self._settings.inter_op_threads,
-            "optimisation": "all" if self._optimise else "none",
+            "optimisation": self._level,
+            "denormals": "zero" if self._settings.denormals_zero else "kept",
+            "spinning": self._settings.spinning,
             "device": "cpu" if provider == CPU else f"cuda:{_DEVICE_ID}",
         }
         if provider != CPU:
@@ -149,7 +164,10 @@ class OnnxRuntimeRunner(Runner):
         ort = _onnxruntime()
         provider = self._settings.provider
         _check_available(ort, provider)
-        self._session = self._new_session(ort) if provider == CPU else self._new_gpu_session(ort)
+        if self._settings.denormals_zero:
+            check_denormals()
+        with KeptEnvironment():  # the first session of a process may change this thread's for good
+            self._session = self._new_session(ort) if provider == CPU else self._new_gpu_session(ort)
         self._session.disable_fallback()
         return [
             InputSpec(
@@ -164,20 +182,49 @@ class OnnxRuntimeRunner(Runner):
         session = self._live_session()
         names = [node.name for node in session.get_outputs()]
         if self._settings.provider == CPU:
-            return dict(zip(names, session.run(names, dict(feeds))))
-        binding = session.io_binding()
-        for name, array in feeds.items():
-            value = _onnxruntime().OrtValue.ortvalue_from_numpy(array.copy(order="C"), "cuda", _DEVICE_ID)
-            binding.bind_ortvalue_input(name, value)
-        for name in names:
-            binding.bind_output(name, "cuda", _DEVICE_ID)
-        binding.synchronize_inputs()
+            with self._environment():
+                return dict(zip(names, session.run(names, dict(feeds))))
+        binding, _ = self._bound(feeds)
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return dict(zip(names, binding.copy_outputs_to_cpu()))
 
+    def _stopwatch(self, feeds: Feeds) -> Stopwatch:
+        """By the wall clock; inputs stay where they are bound, and each run writes into the outputs of the first."""
+        session = self._live_session()
+        binding, values = self._bound(feeds)
+
+        def run() -> object:
+            with self._environment():
+                session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return values  # what is bound lives as long as what runs it
+
+        return wall_clock(run)
+
+    def _bound(self, feeds: Feeds) -> tuple[Any, list[Any]]:
+        """A binding of inputs and outputs to the device, and the values that it refers to."""
+        session, device = self._live_session(), "cpu" if self._settings.provider == CPU else "cuda"
+        binding = session.io_binding()
+        from_numpy = _onnxruntime().OrtValue.ortvalue_from_numpy
+        values = {name: from_numpy(array.copy(order="C"), device, _DEVICE_ID) for name, array in feeds.items()}
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for node in session.get_outputs():
+            binding.bind_output(node.name, device, _DEVICE_ID)
+        binding.synchronize_inputs()
+        return binding, list(values.values())
+
     def _deactivate(self) -> None:
         self._session = None
+
+    @property
+    def _level(self) -> str:
+        return self._settings.level if self._optimise else "off"
+
+    def _environment(self) -> AbstractContextManager[None]:
+        """What the calling thread's floating-point environment is to be during a call; the pool has its own."""
+        return DenormalsAsZero() if self._settings.denormals_zero else contextlib.nullcontext()
 
     def _live_session(self) -> onnxruntime.InferenceSession:
         if self._session is None:
@@ -212,8 +259,11 @@ class OnnxRuntimeRunner(Runner):
         options.log_severity_level = _FATAL_ONLY
         options.intra_op_num_threads = self._settings.intra_op_threads
         options.inter_op_num_threads = self._settings.inter_op_threads
-        level = ort.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_ALL if self._optimise else level.ORT_DISABLE_ALL
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[self._level])
+        if self._settings.denormals_zero:
+            options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        if not self._settings.spinning:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._settings.provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         providers = [(self._settings.provider, self._provider_options(ort))]
@@ -226,7 +276,7 @@ class OnnxRuntimeRunner(Runner):
             return {"device_id": str(_DEVICE_ID), "use_tf32": "0"}
         # The provider finds an engine again by the names in its graph, not by its weights: two checkpoints of one
         # module would share an engine. So each graph has a folder of its own.
-        cache = _cache_folder() / f"onnxruntime-{ort.__version__}"
+        cache = cache_folder() / f"onnxruntime-{ort.__version__}"
         return {
             "device_id": str(_DEVICE_ID),
             "trt_engine_cache_enable": "1",
@@ -310,15 +360,6 @@ def _stderr_kept() -> Iterator[io.StringIO]:
             os.close(there)
             file.seek(0)
             kept.write(file.read().decode("utf-8", "replace"))
-
-
-def _cache_folder() -> Path:
-    """deploy-attn's folder in the user's cache; a relative XDG_CACHE_HOME is ignored, as its specification wants."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        return (named if named.is_absolute() else Path.home() / ".cache") / "deploy-attn"
-    except RuntimeError as error:
-        raise BadRequest(f"No folder for cached engines: {first_line(error)}. Set XDG_CACHE_HOME.") from error
 
 
 def _make_folder(folder: Path) -> None:

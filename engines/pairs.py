@@ -4,11 +4,12 @@ A machine's speed drifts by tens of per cent between minutes, and hardly at all
 between two calls in a row. So times of two runs are never compared; the ratio
 of each pair is, and its median with its spread is the answer. Before each timed
 call comes one of the same candidate that is not timed and brings its data into
-the caches.
+the caches, or what empties them.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -16,10 +17,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Call = Callable[[], object]
+from deploy_attn.jetson import timing
+from deploy_attn.jetson.timing import Options, WarmUp
 
-_WARM_UP_CALLS = 10
-_WARM_UP_S = 1.0
+Call = Callable[[], object]
+Stopwatch = Callable[[], float]  # runs something once, and returns the seconds that it took
+
+WARM_UP = Options(warm_up=0.04, longest_warm_up=1.0, agreement=0.05)
 _SLOW_S = 0.05
 
 
@@ -57,6 +61,16 @@ class Paired:
         return statistics.median(self.ratios)
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Where the ratio's median lies with a probability of at least 95 %, by order statistics.
+
+        It takes six pairs; of fewer it is the range. The rank is the normal approximation's, rounded outwards.
+        """
+        ordered, count = sorted(self.ratios), len(self.ratios)
+        rank = max(math.floor((count - 1.96 * math.sqrt(count)) / 2), 1)
+        return ordered[rank - 1], ordered[count - rank]
+
+    @property
     def slow(self) -> bool:
         """Whether a call takes so long that fewer pairs are taken."""
         return statistics.median(self.first_s) > _SLOW_S
@@ -72,31 +86,38 @@ class Paired:
         return {**{name: round(value, 3) for name, value in figures.items()}, "pairs": len(self.first_s)}
 
 
-def warm_up(call: Call) -> None:
-    """Ten calls, or as many as a second holds."""
-    began = time.perf_counter()
-    for _ in range(_WARM_UP_CALLS):
+def wall_clock(call: Call) -> Stopwatch:
+    """Of what is done when it returns."""
+
+    def once() -> float:
+        began = time.perf_counter()
         call()
-        if time.perf_counter() - began > _WARM_UP_S:
-            break
+        return time.perf_counter() - began
+
+    return once
+
+
+def warm_up(call: Call, options: Options = WARM_UP) -> WarmUp:
+    """Calls until two windows of time agree, or the longest time is over; the result says which."""
+    return timing.warm_up(call, options)
 
 
 def paired(first: Call, second: Call, effort: Effort) -> Paired:
     """Times two candidates that are warm, one pair after another."""
-    one_s = [_timed(call) for call in (first, second)]
+    sides = (wall_clock(first), wall_clock(second))
+    one_s = [side() for side in sides]
     least = effort.least if max(one_s) <= _SLOW_S else effort.least_if_slow
     affordable = int(effort.seconds / (2 * sum(one_s)))
+    return timed_pairs(sides, min(effort.most, max(least, affordable)))
+
+
+def timed_pairs(sides: tuple[Stopwatch, Stopwatch], count: int, flush: Call | None = None) -> Paired:
+    """So many pairs in random order; before each timed call an untimed one of the same side, or the flush."""
     times: Mapping[int, list[float]] = {0: [], 1: []}
-    for _ in range(min(effort.most, max(least, affordable))):
-        turns = [(0, first), (1, second)]
+    for _ in range(count):
+        turns = [0, 1]
         random.shuffle(turns)  # no secret hangs on it
-        for index, call in turns:
-            call()
-            times[index].append(_timed(call))
+        for turn in turns:
+            (flush or sides[turn])()
+            times[turn].append(sides[turn]())
     return Paired(tuple(times[0]), tuple(times[1]))
-
-
-def _timed(call: Call) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began

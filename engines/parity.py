@@ -32,7 +32,7 @@ def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
     chosen = engine_class(engine)
     artifact = open_artifact(str(path))
     check_manifest(artifact)
-    verdict = _verdict(artifact, engine, chosen(artifact))
+    verdict = verdict_of(artifact, engine, chosen(artifact))
     file = Path(path) / f"verdict-{engine}.json"
     try:
         if file.is_symlink():
@@ -47,14 +47,21 @@ def verify(path: str | Path, engine: str = "onnxruntime") -> Verdict:
     return verdict
 
 
-def _verdict(artifact: Artifact, name: str, engine: Engine) -> Verdict:
+def verdict_of(artifact: Artifact, name: str, engine: Engine, precision: str | None = None) -> Verdict:
+    """What an engine makes of an artifact, or of its graphs of one precision; nothing is written.
+
+    Raises:
+        BadRequest, DamagedArtifact: as `verify`.
+    """
     cases = artifact.cases()
     checks: list[Check] = []
     here = {"artifact_sha256": artifact.manifest[SELF_HASH], **_machine()}
     conditions: dict[str, Any] = here
     for listed in artifact.manifest["graphs"]:
+        if precision not in (None, listed["precision"]):
+            continue
         try:
-            runs = list(engine.runs(_graph(artifact, listed)))
+            runs = list(engine.runs(graph_of(artifact, listed)))
         except DeployAttnError:
             raise
         except Exception as error:  # protobuf and shape inference raise many types; each is a finding
@@ -64,7 +71,7 @@ def _verdict(artifact: Artifact, name: str, engine: Engine) -> Verdict:
             tolerance = tolerance_of(artifact.manifest, run.tolerance)
             blank = Check(listed["file"], listed["precision"], run.bracket, "", "", None, tolerance)
             checks.extend(_checks(run.runner, cases, blank, artifact.manifest.get("fp32_errors", {})))
-            conditions = {**run.runner.conditions(), **here}
+            conditions = {**run.runner.conditions(), **engine.conditions(), **here}
     return Verdict(name, tuple(checks), conditions)
 
 
@@ -73,8 +80,12 @@ def _unreadable(graph: Mapping[str, str], tolerance: Tolerance, error: Exception
     return Check(graph["file"], graph["precision"], "none", "all", "all", None, tolerance, reason)
 
 
-def _graph(artifact: Artifact, listed: Mapping[str, str]) -> Graph:
-    """A graph of the manifest, with its weights inside."""
+def graph_of(artifact: Artifact, listed: Mapping[str, str]) -> Graph:
+    """A graph that the manifest lists, with its weights inside.
+
+    Raises:
+        BadRequest: it keeps some of them elsewhere.
+    """
     import onnx
 
     content = Path(artifact.file(listed["file"])).read_bytes()

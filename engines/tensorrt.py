@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 
 from deploy_attn.engines.base import Engine, Feeds, Graph, InputSpec, Outputs, Run, Runner
 from deploy_attn.engines.engine_file import EngineFile, Here, find_engine
+from deploy_attn.engines.pairs import Stopwatch
 from deploy_attn.jetson import tensorrt_module
 from deploy_attn.jetson.artifact import Artifact
 from deploy_attn.jetson.cudart import Cudart
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from deploy_attn.jetson.tensorrt_engine import TensorRtEngine
+from deploy_attn.jetson.timing import stopwatch
 
 # FP16 is computed by the device itself, so there is one bracket and not two.
 _BRACKETS: Mapping[str, str] = MappingProxyType({"fp32": "exact", "fp16": "device"})
@@ -156,6 +158,9 @@ class TensorRtRunner(Runner):
 
     def _infer(self, feeds: Feeds) -> Outputs:
         return self._engine.infer(feeds)
+
+    def _stopwatch(self, feeds: Feeds) -> Stopwatch:
+        return stopwatch(self._engine, feeds, self._place.cudart, self._held)
 
     def _deactivate(self) -> None:
         # With the error that is on its way: after a fault the device refuses to free, which is no news then.

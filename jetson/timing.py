@@ -218,6 +218,30 @@ def time_calls(call: Callable[[], Any], options: Options = _DEFAULTS, clock: Clo
     return _measured(_Calls(call, clock), options, clock)
 
 
+def warm_up(call: Callable[[], Any], options: Options = _DEFAULTS, clock: Clock = time.perf_counter) -> WarmUp:
+    """Calls until two windows of time agree, as before any timing."""
+    return _warmed_up(_Calls(call, clock), options, clock)[1]
+
+
+def stopwatch(engine: Any, feeds: Feeds, cudart: Any, held: ExitStack) -> Callable[[], float]:
+    """What executes a loaded `TensorRtEngine` once and returns the seconds between events on its stream.
+
+    Executions are those of `time_engine`'s compute: of a captured graph where that can be had. The engine's inputs
+    and outputs stay on the device, and it may run nothing else meanwhile.
+
+    Args:
+        held: ends the events and the graph.
+    """
+    launch, _ = _launcher(engine, feeds, held)
+    events = held.enter_context(_Events(cudart, engine.stream, launch))
+
+    def once() -> float:
+        events.queue(1)
+        return events.result() / 1e3
+
+    return once
+
+
 class _Calls:
     """Times calls one after the other. `queue` begins a sample, `result` gives the oldest in milliseconds."""
 

@@ -68,6 +68,23 @@ MEASURED: dict[str, dict[str, Any]] = {
     },
     "kernels": {"graphs": {"naive": {"refused": "no such operator"}, "gpu": {**KERNELS, "kernels": 5}, "cpu": KERNELS}},
     "ops": {"target": "jetson-nano", "opset": 13, "operators": {"Conv": 2, "Mul": 1}},
+    "peers": {
+        "shape": "1x256x28x28",
+        "options": {"reduction": 4},
+        "microseconds": 1000,
+        "rivals": {
+            "naive": {"ratio": RATIO, "error": 0.01},
+            "eager": {"ratio": {**RATIO, "median": 0.5}, "error": 0.02},
+            "openvino": {"reason": "it computes something else"},
+        },
+    },
+    "floor": {
+        "shape": "1x256x28x28",
+        "ratio": RATIO,
+        "operator": {**RATIO, "median": 1.05},
+        "control": {**RATIO, "median": 1.0},
+        "microseconds": {"kernel": 40.2, "operator": 42.0, "form": 1100.0},
+    },
     "networks": {
         "blocks": 3,
         "ratio": {"median": 1.25, "p10": 1.2, "p90": 1.3, "pairs": 60},
@@ -87,6 +104,13 @@ FP16_ROWS = """\
 | se | far_mean | **2.5e-01** | 2.0e-04 | NaN or Inf |
 | se | large | **NaN or Inf in 12.5 %** | 3.0e-04 | 7.0e-04 |
 | se | nodes, FP16 + FP32 |  | 14 + 3 |  |"""
+PEERS_ROW = (
+    "| se (reduction=4) | 1x256x28x28 | 1,000 | 2.50 +- 0.01 | - | - | 0.50 +- 0.02 | - | differs | **torch eager** |"
+)
+PEERS_SUMMARY_ROW = "| 1x256x28x28 | 1 | 0 | 0 | 1 | 2.50 | - | - | 0.50 | - | - |"
+FLOOR_ROW = (
+    "| se | 1x256x28x28 | **2.50** (2.00 to 3.25, n=40) | **1.05** (2.00 to 3.25, n=40) | 1.00 | 1,100 | 42 | 40 |"
+)
 KERNELS_ROW = "| se | refused | 5 | 9 | refused | 1.50 | 1.50 | refused | 4 | 4 |"
 OPS_ROW = "| se | jetson-nano | 13 | 3 | Conv x 2, Mul |"
 
@@ -135,12 +159,33 @@ def test_figures_that_stand_on_one_page_only(measured_pages: dict[str, str]) -> 
     performance = measured_pages["performance.md"]
     assert "Not measured." not in performance + measured_pages["modules/se.md"]
     assert f"\n{OPS_ROW}\n" in measured_pages["modules/se.md"]
+    assert f"\n{PEERS_ROW}\n" in performance
+    assert f"\n{FLOOR_ROW}\n" in performance
+    assert f"\n{PEERS_SUMMARY_ROW}\n" in performance
     assert "\n| [ops.json](measured/ops.json) | a processor, 2 cores | torch 2.0 |\n" in performance
     assert "\n| 1x256x28x28 | 1 | 2.50 | 4.00 | 2.50 | 2.50 | 0 | 1 |\n" in performance
     assert "over 1 rows: median 1.000" in performance
     assert "\n| se | 3 | **1.25** (1.20 to 1.30, n=60) | 1.00 | 5.0 | 4.0 | 7.5 |\n" in performance
     chosen = "1,000 | 2.50 | overflows (large); silent error (far_mean) | NaN or Inf | 3 | yes |\n"
     assert chosen in measured_pages["modules/README.md"]
+
+
+@pytest.mark.parametrize(
+    ("medians", "winner"),
+    [
+        ({"naive": 1.5, "eager": 1.2}, "the artifact"),
+        ({"naive": 1.5, "eager": 0.9}, "**torch eager**"),
+        ({"naive": 0.8, "eager": 0.9}, "**onnxruntime**"),
+        ({"naive": 1.5, "eager": 1.01}, "the artifact and torch eager, equal"),
+        ({"naive": 1.5, "eager": 0.99}, "the artifact and torch eager, equal"),
+        ({}, "-"),
+    ],
+)
+def test_a_rival_wins_where_it_is_faster_than_the_error_bar_explains(
+    generate: Any, medians: dict[str, float], winner: str
+) -> None:
+    rivals = {name: {"ratio": {"median": median}, "error": 0.02} for name, median in medians.items()}
+    assert generate.tables.fastest({"rivals": {**rivals, "openvino": {"reason": "differs"}}}) == winner
 
 
 def test_a_formula_s_lambda_is_told_by_its_names(generate: Any) -> None:

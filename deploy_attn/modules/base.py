@@ -86,8 +86,8 @@ class ReferenceForm(nn.Module, abc.ABC):
 
     def _check_shape(self, shape: MapShape, engine: str) -> None:
         name = self.catalogue_name
-        if engine not in FAMILIES:
-            raise BadRequest(f"Unknown engine family {engine!r} for {name}. Known: {', '.join(FAMILIES)}.")
+        if engine not in self.forms:
+            raise BadRequest(f"Unknown engine family {engine!r} for {name}. Known: {', '.join(self.forms)}.")
         own = vars(self).get("channels")
         if own is not None and shape.channels != own:
             raise BadRequest(f"{name} was built for {own} channels, got a map of {shape.channels}.")

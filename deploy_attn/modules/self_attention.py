@@ -69,15 +69,26 @@ class SelfAttentionGpu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         keys = tokens(x, self.shape.channels, self.shape)
         values = keys.transpose(1, 2)
-        queries = self.query(keys).transpose(1, 2)
-        attended = in_blocks(lambda block: (block @ keys).softmax(-1) @ values, queries, self.blocks)
+        attended = in_blocks(lambda block: (block @ keys).softmax(-1) @ values, self.queries(keys, values), self.blocks)
         return as_map(self.value(attended.transpose(1, 2)), x, self.shape)
+
+    def queries(self, keys: Tensor, values: Tensor) -> Tensor:
+        """`b n c`, of the input as `b c n` and as `b n c`."""
+        projected: Tensor = self.query(keys)
+        return projected.transpose(1, 2)
 
 
 class SelfAttentionCpu(SelfAttentionGpu):
-    """SelfAttention with the input as keys and values, the queries in blocks."""
+    """SelfAttention with the input as keys and values, the queries in blocks.
+
+    A matrix product that reads its left side transposed turns it once for each part of its columns. The logits have
+    many and the queries few, so the queries are made as they are read.
+    """
 
     family = "cpu"
+
+    def queries(self, keys: Tensor, values: Tensor) -> Tensor:
+        return values @ self.query.weight.T
 
 
 SelfAttention.forms = {"cpu": SelfAttentionCpu, "gpu": SelfAttentionGpu}

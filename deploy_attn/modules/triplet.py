@@ -10,7 +10,7 @@ of three. No weight depends on the channels. Keys:
 channels and columns, `hc` over rows and channels, `hw` over rows and columns,
 which `no_spatial` leaves out.
 
-The export form takes five exact steps, the last two for CPUs only:
+The export form takes six exact steps, the last three for CPUs only:
 
 1. A branch of the source transposes the map so that the axis it pools over
    becomes axis 1, gates it, and transposes it back. Here the map stays as it
@@ -24,6 +24,10 @@ The export form takes five exact steps, the last two for CPUs only:
 5. The second axis of a plane becomes the channels of its convolution (see
    cbam.py): for the planes over the channels, which have many rows, this is
    where most of the time goes.
+6. The sum of a column a (the gate of `hc` for one channel) and a row b (that of
+   `cw`), of every pair of their elements, is the matrix product [a, 1] [1; b].
+   Each of its products is with a one, so that it rounds as the sum does.
+   onnxruntime adds a column to a row in many short steps.
 """
 
 from __future__ import annotations
@@ -109,10 +113,14 @@ class TripletGates(nn.Module):
             self.hw = SpatialGate((weight.flip(1), bias), shape, pieces)  # it takes the mean first
 
     def forward(self, x: Tensor) -> Tensor:
-        gate: Tensor = self.cw(x) + self.hc(x)
+        gate = self.crossed(self.cw(x), self.hc(x))
         if self.hw is not None:
             gate = gate + self.hw(x) * self.share
         return x * gate
+
+    def crossed(self, over_cw: Tensor, over_hc: Tensor) -> Tensor:
+        """The sum of `b c 1 w` and `b c h 1`, `b c h w`."""
+        return over_cw + over_hc
 
 
 class _CrossGate(nn.Module):
@@ -150,6 +158,12 @@ class TripletCpu(TripletGates):
 
     def __init__(self, reference: Triplet, shape: MapShape) -> None:
         super().__init__(_branches(reference), shape, PIECES["cpu"])
+        self.row = (shape.channels, 1, shape.height)
+
+    def crossed(self, over_cw: Tensor, over_hc: Tensor) -> Tensor:
+        over_hc = _turned(over_hc, (0, 1, 3, 2), self.row)
+        columns = torch.cat([over_hc, over_hc * 0 + 1], 2).transpose(2, 3)  # (B, C, H, 2)
+        return columns @ torch.cat([over_cw * 0 + 1, over_cw], 2)
 
 
 class TripletGpu(TripletGates):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploy_attn.engines.target import FAMILIES
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -23,13 +25,14 @@ class Match:
     Attributes:
         name: the mechanism: a catalogue name, or what a family calls it.
         evidence: what was seen, one fact each: a type, keys, a child, an attribute.
-        build: makes the export form for a map of this shape and an engine's
-            family (`cpu`, `gpu`) from the module's weights, in the module's
-            dtype; it may raise BadRequest for a shape that it cannot take.
-            None where the mechanism is known and has no form.
+        build: makes the export form of this name for a map of this shape from
+            the module's weights, in the module's dtype; it may raise BadRequest
+            for a shape that it cannot take. None where the mechanism is known
+            and has no form.
         refusal: without `build`, why, and what to do.
         layout: of the map that the module takes; `b n c` is built for n rows and one column.
         exact: the type alone says what it is, so that its own weights are proof enough.
+        forms: the names that `build` takes; an engine's family (`cpu`, `gpu`) names the one that is shipped for it.
     """
 
     name: str
@@ -38,3 +41,4 @@ class Match:
     refusal: str | None = None
     layout: Layout = "b c h w"
     exact: bool = False
+    forms: tuple[str, ...] = FAMILIES

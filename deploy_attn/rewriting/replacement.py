@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from deploy_attn.export.arguments import Arguments
@@ -36,10 +37,15 @@ class Candidate:
 
 
 class Wanted(NamedTuple):
-    """Which forms are asked for."""
+    """Which forms are asked for: those of an engine's family, but for the places whose form is `chosen`, by path."""
 
     engine: str
     dynamic_size: bool
+    chosen: Mapping[str, str] = MappingProxyType({})
+
+    def form_at(self, paths: Sequence[str]) -> str:
+        """The name of the form for an instance that stands at these paths."""
+        return next((self.chosen[path] for path in paths if path in self.chosen), self.engine)
 
 
 def outcome_of(candidate: Candidate, calls: Sequence[Arguments], wanted: Wanted) -> Outcome:
@@ -72,7 +78,20 @@ def _unfit(candidate: Candidate, calls: Sequence[Arguments], wanted: Wanted) -> 
     shapes = sorted({tuple(call.tensors[0].shape[1:]) for call in calls})
     if len(shapes) > 1 and not wanted.dynamic_size:
         return f"it is called with maps of several sizes: {shapes}"
+    if not all(_alike(_beside_the_map(call), _beside_the_map(calls[0])) for call in calls[1:]):
+        return "it is called with other arguments beside its map at other places, and noise is tried with the first's"
     return None
+
+
+def _beside_the_map(call: Arguments) -> Arguments:
+    return call.mapped(lambda _: None)  # type: ignore[arg-type, return-value]  # only compared
+
+
+def _alike(first: Arguments, second: Arguments) -> bool:
+    try:
+        return bool(first == second)
+    except Exception:  # what a user passes may raise anything when it is compared
+        return False
 
 
 def _tried(candidate: Candidate, match: Match, calls: Sequence[Arguments], wanted: Wanted) -> Outcome:
@@ -130,7 +149,7 @@ def _claim(candidate: Candidate, match: Match, call: Arguments, wanted: Wanted) 
     def form(shape: Shape) -> nn.Module:
         _, channels, height, width = shape
         size = (None, None) if wanted.dynamic_size else (height, width)
-        built = build(MapShape(channels, *size), wanted.engine).double()
+        built = build(MapShape(channels, *size), wanted.form_at(candidate.paths)).double()
         return built if plain else FirstMap(built)
 
     def called(x: Tensor) -> Arguments:

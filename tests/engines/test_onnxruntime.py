@@ -60,7 +60,7 @@ def test_an_input_of_any_number_type_is_taken_as_it_is(dtype: str) -> None:
             runner.infer({"x": x.astype(np.complex64)})
 
 
-@pytest.mark.parametrize(("optimise", "level"), [(True, "all"), (False, "none")])
+@pytest.mark.parametrize(("optimise", "level"), [(True, "all"), (False, "off")])
 def test_the_conditions_are_json_and_known_before_anything_is_loaded(optimise: bool, level: str) -> None:
     conditions = OnnxRuntimeRunner(b"", optimise).conditions()
     assert json.loads(json.dumps(conditions, allow_nan=False)) == conditions
@@ -72,25 +72,47 @@ def test_the_conditions_are_json_and_known_before_anything_is_loaded(optimise: b
         "intra_op_threads": 0,
         "inter_op_threads": 0,
         "optimisation": level,
+        "denormals": "kept",
+        "spinning": True,
         "device": "cpu",
     }
 
 
-def test_the_threads_that_are_asked_for_are_used_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[tuple[int, int]] = []
+@pytest.mark.parametrize(
+    ("level", "used_level"),
+    [
+        ("all", "ORT_ENABLE_ALL"),
+        ("extended", "ORT_ENABLE_EXTENDED"),
+        ("basic", "ORT_ENABLE_BASIC"),
+        ("off", "ORT_DISABLE_ALL"),
+    ],
+)
+def test_the_settings_that_are_asked_for_are_used_and_told(
+    level: str, used_level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Any] = []
 
     class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
         def __init__(self, content: bytes, options: Any, **more: Any) -> None:
-            used.append((options.intra_op_num_threads, options.inter_op_num_threads))
+            spinning = options.get_session_config_entry("session.intra_op.allow_spinning")
+            used.append((options.intra_op_num_threads, options.inter_op_num_threads, spinning))
+            used.append(options.graph_optimization_level)
             super().__init__(content, options, **more)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    runner = OnnxRuntimeRunner(one_node("Neg", TensorProto.FLOAT), settings=Settings(CPU, 3, 2))
+    settings = Settings(CPU, 3, 2, level=level, spinning=False)
+    runner = OnnxRuntimeRunner(one_node("Neg", TensorProto.FLOAT), settings=settings)
     with runner:
         runner.infer({"x": np.ones(2, dtype=np.float32)})
-    assert used == [(3, 2)]
+    assert used == [(3, 2, "0"), getattr(onnxruntime.GraphOptimizationLevel, used_level)]
     told = runner.conditions()
     assert (told["intra_op_threads"], told["inter_op_threads"]) == (3, 2)
+    assert (told["optimisation"], told["spinning"]) == (level, False)
+
+
+def test_a_level_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(BadRequest, match=r"'fastest'\. It has all, extended, basic, off"):
+        Settings(level="fastest")
 
 
 @pytest.mark.parametrize("provider", [CUDA, TENSORRT])

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -323,6 +324,26 @@ def test_an_engine_is_timed_as_a_graph_on_its_own_stream(device: Device, version
     told = found.as_dict()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["compute"]["median_ms"] == 1.5
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_stopwatch_gives_the_seconds_between_two_events(device: Device, version: str) -> None:
+    cudart = GraphCudart()
+    with ExitStack() as held:
+        engine = held.enter_context(engine_of(version, cudart))
+        next(counted(engine, cudart))
+        once = timing.stopwatch(engine, {"x": ONES}, cudart, held)
+        recorded = cudart.log.count("record")
+        assert [once(), once()] == [0.0015, 0.0015]
+        assert cudart.log.count("record") == recorded + 4
+    assert device.live == 0
+
+
+def test_a_warm_up_by_itself_says_what_it_took() -> None:
+    calls: List[int] = []
+    found = timing.warm_up(lambda: calls.append(0), SHORT, ticks())
+    assert found.settled
+    assert found.inferences == len(calls)
 
 
 def test_each_sample_is_queued_before_the_last_one_is_waited_for(device: Device) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from deploy_attn.engines.target import FAMILIES
 from deploy_attn.rewriting.evidence import qualified_name
 from deploy_attn.rewriting.match import Match
 
@@ -20,4 +21,10 @@ def recognise(module: nn.Module) -> Iterator[Match]:
 
     if isinstance(module, ReferenceForm):
         name = qualified_name(module)
-        yield Match(module.catalogue_name, (f"type {name}",), module.form_for, exact=name.startswith(_CATALOGUE))
+        yield Match(
+            name=module.catalogue_name,
+            evidence=(f"type {name}",),
+            build=module.form_for,
+            exact=name.startswith(_CATALOGUE),
+            forms=tuple(getattr(module, "forms", FAMILIES)),  # a subclass may build its form by itself
+        )

@@ -83,6 +83,12 @@ class Fields:
         whole = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in found)
         return tuple(found) if whole else self.refuse(key, "is {}, and not a list of counts")
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers; NaN for null."""
+        found = {str(place): value for place, value in enumerate(self._list(key))}
+        listed = Fields(self.file, found, self.remedy, f"{self.place}{key}.")
+        return tuple(listed.number(place) for place in found)
+
     def has(self, key: str) -> bool:
         """Whether it is there and not null."""
         return self.values.get(key) is not None

@@ -1,0 +1,47 @@
+"""A file that a user asked for: refused before the work where it cannot be meant, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deploy_attn.jetson.errors import BadRequest
+
+
+def check_output(file: Path, force: bool, example: str) -> None:
+    """Holds a file that is to be written against what is there.
+
+    Args:
+        file: where the output is to go.
+        force: whether a plain file that is there is replaced.
+        example: a name for the message that finds a folder.
+
+    Raises:
+        BadRequest: a folder or another thing that is no plain file is there, or a file and no `force`.
+    """
+    if file.is_dir():
+        raise BadRequest(f"{file} is a folder. Name a file with -o, as {file / example}.")
+    if os.path.lexists(file) and not force:
+        raise BadRequest(f"{file} exists already. Choose another file with -o, or replace it with --force.")
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        raise BadRequest(f"{file} is not a plain file, so --force does not replace it. Choose another with -o.")
+
+
+def write_output(file: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all, and the folders that it lies in.
+
+    Raises:
+        BadRequest: it cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadRequest(
+            f"{file} cannot be written: {error.strerror or error}. Choose another file with -o."
+        ) from error

@@ -1,0 +1,30 @@
+"""The network as it stands through torch.compile with its default backend."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from contextlib import ExitStack
+
+from deploy_attn.jetson.errors import BadRequest, first_line
+from deploy_attn.rivals.in_torch import torch_entrant
+from deploy_attn.rivals.rival import Entrant, Ground
+
+
+def entrant(ground: Ground, held: ExitStack) -> Entrant:
+    import torch
+
+    began = time.perf_counter()
+    found = torch_entrant("compile", torch.compile(ground.network), ground, held, {"compiled": True})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.candidate.call()  # which compiles
+    except Exception as error:  # the compiler raises many types
+        raise BadRequest(
+            f"torch.compile does not take the network: {first_line(error)}. Its CPU backend needs a C++ compiler."
+        ) from error
+    held.callback(torch.compiler.reset)
+    candidate = found.candidate
+    conditions = {**candidate.conditions, "compile_s": round(time.perf_counter() - began, 1)}
+    return Entrant(type(candidate)(candidate.label, candidate.call, conditions), found.infer)

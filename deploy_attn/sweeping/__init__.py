@@ -1,0 +1,1 @@
+"""Sweeps: cells of modules, shapes, precisions and engines, each measured once, in a process of its own."""

@@ -1,0 +1,1 @@
+"""Attention systems as single operators of onnxruntime on a CPU: C sources, built for this processor when asked for."""

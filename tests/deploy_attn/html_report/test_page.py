@@ -1,0 +1,342 @@
+"""`deploy-attn report DIR... -o report.html`: what is known of artifacts on a page that does nothing."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy_attn import BadRequest, DamagedArtifact, ExportRequest, export_artifact
+from deploy_attn.html_report.markdown import escaped
+from deploy_attn.html_report.page import Form, page_report
+from tests.deploy_attn.command_line import Cli
+from tests.deploy_attn.html_report.samples import HOST, changed, comparison, hostile, measured, rewritten, write_bench
+
+
+class Document(html.parser.HTMLParser):
+    """Elements of a page with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [found for name, found in self.elements if name == tag]
+
+
+def test_a_page_says_what_the_files_of_an_artifact_say(cli: Cli, folder: Path) -> None:
+    measured(folder)
+    done = cli("report", folder, "-o", "report.html")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == "PASS  page of 1 artifact: report.html\n"
+    page = Document(Path("report.html").read_text(encoding="utf-8"))
+    for told in (
+        "1.50 \u00b1 0.03",
+        "0.75 \u00b1 0.01",
+        "naive",
+        "jetson-nano",
+        "A Processor @ 2.00GHz",
+        "9 of 9 verd",
+    ):
+        assert told in page.text or told == "9 of 9 verd"
+    assert "1 of 1 verdicts hold." in page.text
+    plan = json.loads((folder / "precision_plan.json").read_text(encoding="utf-8"))
+    for node in plan["nodes"]:
+        assert node["reason"] in page.text
+    headings = [found["id"] for found in page.named("section")]
+    parts = ["verdicts", "latency", "precision", "conditions"]
+    assert headings == ["overview", "roofline", "artifact1", *(f"artifact1-{part}" for part in parts)]
+    assert {found["href"] for found in page.named("a")} == {f"#{anchor}" for anchor in headings}
+
+
+def test_a_page_has_the_plots_each_with_a_name_and_a_table(page_text: str) -> None:
+    titles = re.findall(r"<title id=[^>]*>([^<]*)</title>", page_text)
+    setting = "onnxruntime, 1 thread, hot caches, A Processor @ 2.00GHz"
+    assert titles == [
+        f"Accuracy against latency: {setting}",
+        "Roofline of Jetson Nano 4 GB, JetPack 4.6.1 to 4.6.6",
+        f"Operations a second measured: {setting}",
+        "Ratios of cbam",
+        "Times of cbam",
+        "FP16 headroom of cbam",
+    ]
+    assert page_text.count("<desc ") == len(titles)
+    assert page_text.count("<caption>") > len(titles)
+
+
+def test_a_page_loads_nothing_and_runs_nothing(page_text: str) -> None:
+    page = Document(page_text)
+    (policy,) = [one["content"] for one in page.named("meta") if one.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert not page.named("script")
+    for tag, found in page.elements:
+        assert not [name for name in found if name.startswith("on") or name in ("src", "srcset", "action", "data")], tag
+        assert (found.get("href") or "#").startswith(("#", "data:,"))
+    assert "@import" not in page_text
+    assert not re.findall(r"url\((?!#plot)", page_text)
+
+
+def test_ids_are_unique_and_what_is_referred_to_is_there(folder: Path) -> None:
+    measured(folder)
+    text = page_report([folder, shutil.copytree(folder, "again")], "html").text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    references = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
+    references += [
+        one for group in re.findall(r'aria-(?:labelledby|describedby)="([^"]+)"', text) for one in group.split()
+    ]
+    assert set(references) <= set(ids)
+
+
+def test_plots_have_no_colours_of_their_own(page_text: str) -> None:
+    plots = re.findall(r"<svg .*?</svg>", page_text, re.S)
+    assert len(plots) == 7  # and the lines of the graph
+    assert not [found for plot in plots for found in re.findall(r"#[0-9a-f]{6}\b", plot)]
+
+
+def test_texts_of_a_hostile_artifact_stay_text(folder: Path, page_text: str) -> None:
+    clean = Document(page_text)
+    hostile(folder)
+    found = page_report([folder], "html")
+    page = Document(found.text)
+    assert not found.passed
+    assert not page.named("script")
+    assert not page.named("img")
+    assert {tag for tag, _ in page.elements} <= {tag for tag, _ in clean.elements} | {"code"}
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert "{{7*7}}" in page.text
+    assert not [character for character in found.text if character in "\u202e\x1b" or "\ud800" <= character <= "\udfff"]
+
+
+def test_a_name_of_a_million_characters_does_not_swell_the_page(folder: Path, page_text: str) -> None:
+    rewritten(folder, lambda manifest: manifest.update(name="x" * 1_000_000))
+    forms: tuple[Form, ...] = ("html", "markdown")
+    for form in forms:
+        assert len(page_report([folder], form).text) < len(page_text)
+
+
+def test_texts_of_a_hostile_artifact_stay_text_in_markdown(folder: Path) -> None:
+    hostile(folder)
+    text = page_report([folder], "markdown").text
+    assert not re.findall(r"(?<!\\)<", text)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [len(re.findall(r"(?<!\\)\|", line)) for line in tables]
+    starts = [place for place, line in enumerate(tables) if set(line) <= set("|-: ")]
+    for place in starts:
+        rows = cells[place - 1 : next((start - 1 for start in starts if start > place), None)]
+        assert len(set(rows)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("<b>", r"\<b>"),
+        ("`x`", r"\`x\`"),
+        ("*x* _y_ ~~z~~", r"\*x\* \_y\_ \~\~z\~\~"),
+        ("[a](b)", r"\[a\](b)"),
+        ("$x$ &lt;", r"\$x\$ \&lt;"),
+        ("# x", r"\# x"),
+        ("- x", r"\- x"),
+        ("1x64x28x28, -1 - 2", "1x64x28x28, -1 - 2"),
+        ("http://x www.x.y", r"http\://x www\.x.y"),
+        ("\\|", r"\\\|"),
+        ("a\nb\u202e", r"a\\nb\\u202e"),
+    ],
+)
+def test_markdown_escapes_what_it_would_read(text: str, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+def test_markdown_goes_to_stdout_and_holds_the_same_tables(cli: Cli, folder: Path) -> None:
+    measured(folder)
+    done = cli("report", folder, "--markdown")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith("# Report on cbam\n\n**PASS** 1 of 1 verdicts hold.\n")
+    page = Document(page_report([folder], "html").text)
+    assert done.stdout.count("\n| --") == len(page.named("table"))
+    assert "1.50 \u00b1 0.03" in done.stdout
+    assert cli("report", folder, "--markdown", "-o", "report.md").exit_code == 0
+    assert Path("report.md").read_text(encoding="utf-8") == done.stdout
+
+
+def test_what_is_not_there_is_said_with_the_command_that_makes_it(in_folder: Path) -> None:
+    name = "a b"
+    export_artifact(ExportRequest("se", shape=(1, 16, 5, 6), output=in_folder / name))
+    (in_folder / name / HOST).unlink()
+    found = page_report([name], "html")
+    assert not found.passed
+    text = Document(found.text).text
+    for command in ("verify 'a b'", "bench 'a b' --against naive", "export NAME --fp16"):
+        assert f"deploy-attn {command}" in text
+    assert "The profile of onnxruntime-cpu does not tell its bandwidth and peak" in text
+
+
+def test_verdicts_of_boards_are_drawn_under_the_roof_of_their_target(folder: Path) -> None:
+    verdict = json.loads((folder / HOST).read_text(encoding="utf-8"))
+    times = {"median_ms": 4.0, "p90_ms": 5.0, "p99_ms": 6.0, "n": 50, "loop": 1}
+    verdict.update(target="jetson-nano", timing={"fp32": {"compute": times, "notes": []}}, engine="tensorrt")
+    board = Path("nano")
+    board.mkdir()
+    (board / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
+    text = page_report([folder, board], "markdown").text
+    (row,) = [line for line in text.splitlines() if re.match(r"\| cbam \| fp32 \| (memory|compute) \|", line)]
+    assert row.split("|")[-3].strip() == "4.00"
+    assert "2 of 2 verdicts hold" in text
+
+
+def test_what_was_tuned_is_told_with_all_that_was_tried(folder: Path) -> None:
+    ratio = {"median": 1.234, "p10": 1.1, "p90": 1.4, "pairs": 300}
+    form = {"module": "cbam", "form": "gpu", "ratio": ratio, "chosen": True, "reason": "faster"}
+    (folder / "forms.json").write_text(json.dumps({"tried": [form, {**form, "ratio": None}]}), encoding="utf-8")
+    rewritten(folder, lambda manifest: manifest["files"].update({"forms.json": ""}))
+    settings = {"level": "basic", "intra_op_threads": 2, "denormals_zero": True, "spinning": False}
+    tried = [{"settings": settings, "ratio": ratio, "kept": True, "reason": "faster by far"}]
+    tuned = {
+        "schema_version": 1,
+        "engine": "onnxruntime",
+        "artifact_sha256": json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["manifest_sha256"],
+        "precisions": {"fp32": {"settings": settings, "tried": tried, "verified": True}},
+    }
+    (folder / "settings-onnxruntime.json").write_text(json.dumps(tuned), encoding="utf-8")
+    text = page_report([folder], "markdown").text
+    assert "| cbam | gpu | yes | faster | 1.234 | 300 |" in text
+    assert "Tuned settings of onnxruntime for fp32: level basic, 2 threads, subnormals as zero." in text
+    assert "| fp32 | level basic, threads 2, subnormals zero, no spinning | yes | faster by far | 1.234 | 300 |" in text
+
+
+def test_several_artifacts_stand_in_one_page(cli: Cli, folder: Path) -> None:
+    measured(folder)
+    export_artifact(ExportRequest("se", shape=(1, 16, 5, 6), output=Path("se")))
+    done = cli("report", ".", "-o", "pages/all.html", "--json")
+    answer = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert answer["artifacts"] == ["cbam", "se"]
+    text = Path("pages/all.html").read_text(encoding="utf-8")
+    assert answer["size_bytes"] == len(text.encode("utf-8"))
+    assert [found["id"] for found in Document(text).named("section") if (found["id"] or "").isalnum()] == [
+        "overview",
+        "roofline",
+        "artifact1",
+        "artifact2",
+    ]
+
+
+def test_artifacts_of_one_name_are_told_apart_by_their_folders(folder: Path) -> None:
+    shutil.copytree(folder, "again")
+    assert page_report([folder, "again", folder], "markdown").artifacts == ("cbam (cbam)", "cbam (again)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("cbam -o report.md", "add --markdown"),
+        ("cbam -o report.html --markdown", "name it .md"),
+        ("cbam -o report", "name it .html"),
+        ("cbam/model.onnx -o report.html", "is not read"),
+        ("cbam --force", "--force is about the file"),
+        ("cbam -o there.html", "exists already"),
+        ("cbam -o link.html --force", "not a plain file"),
+        ("cbam -o cbam", "is a folder"),
+        ("cbam -o cbam/manifest.json/x.html", "cannot be written"),
+        ("nothing -o report.html", "cannot be read"),
+        ("empty -o report.html", "neither an artifact nor a verdict"),
+        ("stray -o report.html", "no folder of one was named"),
+        ("cbam stray -o report.html", "is of none of the artifacts that were named"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_anything_is_written(
+    arguments: str, told: str, cli: Cli, folder: Path
+) -> None:
+    Path("there.html").write_text("mine", encoding="utf-8")
+    Path("link.html").symlink_to("there.html")
+    Path("empty").mkdir()
+    Path("stray").mkdir()
+    shutil.copy(folder / HOST, "stray")
+    changed(Path("stray") / HOST, lambda found: found["conditions"].update(artifact_sha256="0" * 64))
+    before = sorted(Path().rglob("*"))
+    done = cli("report", *arguments.split())
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert sorted(Path().rglob("*")) == before
+    assert Path("there.html").read_text(encoding="utf-8") == "mine"
+
+
+def test_force_replaces_a_page(cli: Cli, folder: Path) -> None:
+    Path("there.html").write_text("mine", encoding="utf-8")
+    assert cli("report", folder, "-o", "there.html", "--force").exit_code == 0
+    assert Path("there.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_measurements_of_another_artifact_are_refused(folder: Path) -> None:
+    write_bench(folder, comparison("fp32", "naive", 1.5, 1.0), artifact_sha256="0" * 64)
+    with pytest.raises(BadRequest, match="is of another artifact"):
+        page_report([folder], "html")
+
+
+def test_a_changed_file_of_an_artifact_is_refused(folder: Path) -> None:
+    changed(folder / "precision_plan.json", lambda plan: plan["nodes"].pop())
+    with pytest.raises(DamagedArtifact, match=r"precision_plan.json: changed since the export"):
+        page_report([folder], "html")
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda plan: plan["nodes"][0].update(precision="int8"), "nodes[0].precision"),
+        (lambda plan: plan["nodes"][0].pop("reason"), "nodes[0].reason"),
+        (lambda plan: plan["tensors"].update(x=3), "tensors.x"),
+        (lambda plan: plan["tensors"].update(x={"largest": -1}), "tensors.x.largest"),
+        (lambda plan: plan.update(nodes={}), "nodes"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_by_file_and_key(
+    change: Callable[[Any], object], key: str, folder: Path
+) -> None:
+    changed(folder / "precision_plan.json", change)
+    rewritten(folder, lambda manifest: None)
+    with pytest.raises(BadRequest) as refused:
+        page_report([folder], "html")
+    assert f"'{key}'" in str(refused.value)
+
+
+@pytest.mark.parametrize("cases", [None, 3, [["normal"]], {"normal": 1}])
+def test_cases_that_are_no_names_leave_out_what_needs_them(cases: object, folder: Path) -> None:
+    rewritten(folder, lambda manifest: manifest.update(cases=cases))
+    assert "no operations are counted" in page_report([folder], "markdown").text
+
+
+@pytest.mark.parametrize("largest", [0.0, 5e-324, 65504.0, 1.7e308, None])
+def test_any_magnitude_can_be_drawn(largest: float | None, folder: Path) -> None:
+    changed(folder / "precision_plan.json", lambda plan: plan["tensors"].update(x={"largest": largest}))
+    rewritten(folder, lambda manifest: None)
+    assert page_report([folder], "html").passed
+
+
+@pytest.mark.parametrize(("median", "ratio", "error"), [(0.0, 1.0, 0.0), (1e8, 1e-3, 5.0), (1e-9, 900.0, 1e9)])
+def test_any_time_and_ratio_can_be_drawn(median: float, ratio: float, error: float, folder: Path) -> None:
+    write_bench(folder, comparison("fp32", "naive", ratio, median, error=error))
+    assert page_report([folder], "html").passed
+
+
+def test_markdown_needs_no_plots(folder: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = cli("report", folder, "-o", "report.html")
+    assert done.exit_code == 2
+    assert "pip install 'deploy-attn[report]'" in done.stderr
+    assert cli("report", folder, "--markdown").exit_code == 0

@@ -1,0 +1,242 @@
+"""`tune`: what is faster beyond doubt and keeps parity stays, everything that was tried is told, and it is stored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy_attn import BadRequest, DeployAttnError, ExportRequest, export_artifact, tune_text, verify
+from deploy_attn import tuning as module
+from deploy_attn.engines import load
+from deploy_attn.engines.latency.blocks import Watch
+from deploy_attn.engines.latency.protocol import Bench, Effort, compare
+from deploy_attn.engines.latency.result import Candidate
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
+from deploy_attn.jetson.timing import Options
+from deploy_attn.tuning import TuneOptions, Tuning, thread_counts, tune
+from tests.deploy_attn.command_line import Cli
+from tests.deploy_attn.judging import Judge
+
+
+def no_faster(candidate: Candidate) -> float:
+    return 1.0
+
+
+def by_level(candidate: Candidate) -> float:
+    return {"all": 1.0, "extended": 1.3, "basic": 1.4, "off": 0.5}[candidate.conditions["optimisation"]]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "eca"
+    return export_artifact(ExportRequest("eca", shape=(1, 8, 5, 6), fp16=True, output=folder)).folder
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "eca"))
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of six."""
+    monkeypatch.setattr(module, "usable_cpus", lambda: 6)
+
+
+ONE = TuneOptions(threads=(1,))
+
+
+def test_what_is_no_faster_beyond_doubt_leaves_the_settings_that_the_search_starts_from(folder: Path) -> None:
+    tuning = tune(folder, ONE, compare=Judge(no_faster))
+    for tuned in tuning.precisions.values():
+        assert tuned.settings.as_dict() == {
+            "level": "all",
+            "intra_op_threads": 1,
+            "denormals_zero": False,
+            "spinning": False,
+        }
+        assert {one.reason for one in tuned.tried} == {"Less than 1.05"}
+        assert not any(one.kept for one in tuned.tried)
+
+
+def test_a_stage_starts_from_the_best_of_the_one_before(folder: Path) -> None:
+    judge = Judge(by_level)
+    tuned = tune(folder, ONE, compare=judge).precisions["fp32"]
+    assert tuned.settings.level == "basic"
+    assert [(one.settings.level, one.kept) for one in tuned.tried[:3]] == [
+        ("extended", True),
+        ("basic", True),
+        ("off", False),
+    ]
+    assert tuned.tried[2].reason == "it is slower" or "0.36 times" in tuned.tried[2].reason
+    assert judge.asked[1] == ("fp32, level basic, 1 thread", "fp32, level extended, 1 thread")
+    assert all(one.settings.level == "basic" for one in tuned.tried[3:]), "subnormal numbers come after the levels"
+
+
+@pytest.mark.usefixtures("cores")
+def test_threads_are_tried_from_the_most_down_and_fewer_stay_where_they_are_faster(folder: Path) -> None:
+    def by_threads(candidate: Candidate) -> float:
+        return {6: 1.0, 4: 1.2, 2: 1.1, 1: 1.5}[candidate.conditions["intra_op_threads"]]
+
+    tuned = tune(folder, compare=Judge(by_threads)).precisions["fp32"]
+    assert [(one.settings.intra_op_threads, one.kept) for one in tuned.tried[:3]] == [(4, True), (2, False), (1, True)]
+    assert tuned.settings.intra_op_threads == 1
+    assert not tuned.settings.spinning
+
+
+def test_what_was_chosen_is_stored_loaded_and_verified(folder: Path) -> None:
+    tuning = tune(folder, ONE, compare=Judge(by_level))
+    stored = json.loads(tuning.file.read_text(encoding="utf-8"))
+    assert tuning.file == folder / "settings-onnxruntime.json"
+    assert set(stored) == {"schema_version", "engine", "artifact_sha256", "precisions", "conditions"}
+    assert set(stored["precisions"]) == {"fp32", "fp16"}
+    first = stored["precisions"]["fp32"]
+    assert (first["settings"]["level"], first["verified"]) == ("basic", True)
+    assert first["tried"][0]["ratio"] == {"median": 1.3, "p10": 1.3, "p90": 1.3, "pairs": 40}
+    assert load(folder).conditions()["optimisation"] == "basic"
+    written = json.loads((folder / "verdict-onnxruntime.json").read_text(encoding="utf-8"))
+    assert written["conditions"]["settings"]["fp32"] == first["settings"], "the verdict is one of these settings"
+    assert [file.name for file in folder.iterdir() if "partial" in file.name] == []
+
+
+def test_settings_that_break_parity_are_dropped_with_the_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    infer = OnnxRuntimeRunner._infer
+
+    def wrong(runner: OnnxRuntimeRunner, feeds: Any) -> Any:
+        outputs = infer(runner, feeds)
+        return {k: v + np.float32(runner.conditions()["optimisation"] == "basic") for k, v in outputs.items()}
+
+    monkeypatch.setattr(OnnxRuntimeRunner, "_infer", wrong)
+    tuned = tune(folder, ONE, compare=Judge(by_level)).precisions["fp32"]
+    assert tuned.settings.level == "extended"
+    dropped = tuned.tried[1]
+    assert (dropped.settings.level, dropped.kept) == ("basic", False)
+    assert "model.onnx, exact, normal, output: RMS relative" in dropped.reason
+
+
+def test_an_artifact_that_fails_parity_is_not_tuned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    infer = OnnxRuntimeRunner._infer
+    monkeypatch.setattr(
+        OnnxRuntimeRunner, "_infer", lambda self, feeds: {name: y + 1 for name, y in infer(self, feeds).items()}
+    )
+    with pytest.raises(DeployAttnError, match=r"fails parity before anything is tuned: model\.onnx, exact") as raised:
+        tune(folder, ONE, compare=Judge(no_faster))
+    assert raised.value.exit_code == 1
+    assert not (folder / "settings-onnxruntime.json").exists()
+
+
+def test_a_graph_that_the_engine_refuses_at_one_level_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    activate = OnnxRuntimeRunner._activate
+
+    def refusing(runner: OnnxRuntimeRunner) -> Any:
+        if runner.conditions()["optimisation"] == "extended":
+            raise RuntimeError("no kernel for this node\nand more")
+        return activate(runner)
+
+    monkeypatch.setattr(OnnxRuntimeRunner, "_activate", refusing)
+    tried = tune(folder, ONE, compare=Judge(no_faster)).precisions["fp32"].tried
+    assert (tried[0].ratio, tried[0].reason) == (None, "the engine refused it: no kernel for this node")
+
+
+def test_settings_of_another_export_are_replaced(folder: Path) -> None:
+    (folder / "settings-onnxruntime.json").write_text("nothing of ours", encoding="utf-8")
+    with pytest.raises(BadRequest, match="or delete"):
+        verify(folder)
+    tune(folder, ONE, compare=Judge(no_faster))
+    assert verify(folder).passed
+
+
+def test_a_link_is_replaced_and_what_it_points_to_is_not_written(folder: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine", encoding="utf-8")
+    (folder / "settings-onnxruntime.json").symlink_to(precious)
+    tune(folder, ONE, compare=Judge(no_faster))
+    assert precious.read_text(encoding="utf-8") == "mine"
+    assert not (folder / "settings-onnxruntime.json").is_symlink()
+
+
+def test_a_folder_that_cannot_take_the_settings_is_refused_before_anything_is_measured(folder: Path) -> None:
+    (folder / "settings-onnxruntime.json").mkdir()
+    judge = Judge(no_faster)
+    with pytest.raises(BadRequest, match=r"settings-onnxruntime\.json cannot be written: Is a directory"):
+        tune(folder, ONE, compare=judge)
+    assert judge.asked == []
+
+
+@pytest.mark.usefixtures("cores")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"engine": "tensorrt"}, "tensorrt has no settings to tune.*--engine onnxruntime.*bench DIR --engine tensorrt"),
+        ({"engine": "onnx"}, "Unknown engine 'onnx'"),
+        ({"threads": (1, 7)}, "Asked for threads 1, 7; this process may use 6 cores"),
+        ({"threads": (0,)}, "counts are from 1 to 6"),
+        ({"threads": ()}, "Asked for threads none"),
+        ({"seconds": 0.0}, "above 0"),
+        ({"seconds": float("nan")}, "above 0"),
+        ({"seconds": 1e9}, "up to 3600"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_with_what_can(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        TuneOptions(**options)
+
+
+@pytest.mark.usefixtures("cores")
+@pytest.mark.parametrize(
+    ("threads", "counts"), [(None, (6, 4, 2, 1)), ((2, 1, 2), (2, 1)), (thread_counts("1,3"), (3, 1))]
+)
+def test_each_count_is_tried_once(threads: tuple[int, ...] | None, counts: tuple[int, ...]) -> None:
+    assert TuneOptions(threads=threads).counts == counts
+
+
+@pytest.mark.parametrize("text", ["", "1,", "two", "1;2"])
+def test_counts_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(BadRequest, match="is not a list of counts"):
+        thread_counts(text)
+
+
+def test_the_command_shows_what_was_tried_and_prints_a_document(
+    folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "comparing", lambda seconds, on_progress: Judge(by_level))
+    shown = cli("tune", str(folder), "--threads", "1")
+    assert shown.exit_code == 0, shown.stderr
+    assert "level extended, 1 thread" in shown.stdout
+    assert "1.30 (1.30..1.30)" in shown.stdout
+    assert "fp32: level basic, 1 thread\n" in shown.stdout
+    assert "PASS  9 of 9 checks hold" in shown.stdout
+    document = json.loads(cli("tune", str(folder), "--threads", "1", "--json").stdout)
+    assert document["precisions"]["fp32"]["settings"]["level"] == "basic"
+    assert "with the settings that were tuned for it" in cli("verify", str(folder)).stdout
+    assert cli("tune", str(folder), "--engine", "tensorrt").exit_code == 2
+    assert cli("tune", str(folder), "--threads", "a").exit_code == 2
+    assert cli("tune", str(folder.parent)).exit_code == 2
+
+
+def test_comparisons_that_other_programs_spoiled_are_counted(folder: Path) -> None:
+    tuning = tune(folder, ONE, compare=Judge(no_faster, refused="The machine is too noisy: something (1.0 cores)."))
+    lines = tune_text.setting_lines(tuning)
+    assert any("8 of 8 were not decided, because other programs ran" in line for line in lines)
+    assert {row[-1] for row in tune_text.setting_rows(tuning)} == {"The machine is too noisy: something"}
+    quiet = tune(folder, ONE, compare=Judge(no_faster))
+    assert not any("not decided" in line for line in tune_text.setting_lines(quiet))
+
+
+def test_a_real_search_measures_each_step_and_ends_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = export_artifact(ExportRequest("eca", shape=(1, 8, 5, 6), output=tmp_path / "eca")).folder
+    monkeypatch.setattr(module, "LEVELS", ("all", "extended"))
+    steps: list[Mapping[str, Any]] = []
+    unwatched = Watch(read=lambda: None, sleep=lambda seconds: None)
+    bench = Bench(on_progress=steps.append, watch=unwatched, warm_up=Options(warm_up=0.001, longest_warm_up=0.002))
+    tuning: Tuning = tune(folder, ONE, compare=partial(compare, effort=Effort(pairs=4), bench=bench))
+    assert all(one.ratio is not None and one.reason for one in tuning.precisions["fp32"].tried)
+    assert {step["phase"] for step in steps} > {"fp32, level extended, 1 thread against fp32, level all, 1 thread"}
+    assert verify(folder).passed
