@@ -55,7 +55,8 @@ class Measured:
     """A stored comparison.
 
     `error` is the error bar of the ratio's median, from the control pair. `claim` is what may be said; without it
-    `refused` says why nothing may.
+    `refused` says why nothing may. `spoiled` of the blocks that were
+    `kept` are no better than those that were `repeated`.
     """
 
     engine: str
@@ -68,6 +69,7 @@ class Measured:
     error: float
     kept: int
     repeated: int
+    spoiled: int
     reasons: tuple[str, ...]
     claim: str
     refused: str
@@ -118,6 +120,7 @@ def _measured(part: Fields, engine: str) -> Measured:
         error=_figure(part, "error"),
         kept=blocks.count("kept"),
         repeated=blocks.count("repeated"),
+        spoiled=blocks.count("spoiled"),
         reasons=blocks.texts("reasons"),
         claim=claim,
         refused=refused,

@@ -8,7 +8,7 @@ from pathlib import Path
 from deploy_attn.engines.latency.runners import is_cpu, timed_runner, timed_settings
 from deploy_attn.engines.profile import shape_text
 from deploy_attn.jetson.artifact import SELF_HASH, Artifact, Case, open_artifact
-from deploy_attn.jetson.errors import BadRequest, DeployAttnError, first_line
+from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError, first_line
 from deploy_attn.jetson.parity import Check, Infer, check_manifest, checks_of, tolerance_of
 from deploy_attn.jetson.verdict import failure
 from deploy_attn.verdict_file import read_verdict
@@ -50,6 +50,8 @@ def subject_from_folder(folder: Path, engine: str, precision: str | None, force:
     artifact = open_artifact(str(folder))
     check_manifest(artifact)
     there = tuple(graph["precision"] for graph in artifact.manifest["graphs"])
+    if not there:
+        raise DamagedArtifact(f"The manifest of {folder} lists no graph. Export the artifact again.")
     if precision is not None and precision not in there:
         remedy = "Export it with --fp16." if precision == "fp16" else "Name one of these."
         raise BadRequest(f"{folder} has no graph in {precision}; it has {' and '.join(there)}. {remedy}")
@@ -77,10 +79,10 @@ def check_comparable(one: Subject, other: Subject) -> None:
         )
 
 
-def check_same(infer: Infer, subject: Subject) -> None:
+def check_same(infer: Infer, subject: Subject, precision: str = "fp32") -> None:
     """Raises BadRequest where something does not compute, on the timed case, what the artifact was verified against."""
     manifest = subject.artifact.manifest
-    blank = Check("its output", "fp32", "exact", "", "", None, tolerance_of(manifest, "fp32"))
+    blank = Check("its output", precision, "as timed", "", "", None, tolerance_of(manifest, precision))
     try:
         checks = checks_of(infer, [subject.case], blank, manifest.get("fp32_errors", {}))
     except DeployAttnError:
@@ -89,7 +91,10 @@ def check_same(infer: Infer, subject: Subject) -> None:
         raise BadRequest(f"It does not run: {first_line(error)}") from error
     failed = next((check for check in checks if not check.passed), None)
     if failed is not None:
-        raise BadRequest(f"It computes something else than the artifact, and was not timed. {failure(failed)}.")
+        raise BadRequest(
+            f"It computes something else than what the artifact was verified against, and was not timed. "
+            f"{failure(failed)}."
+        )
 
 
 def _check_starts(artifact: Artifact, engine: str, precision: str) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from deploy_attn.engines.latency.result import Blocks, Comparison
     from deploy_attn.engines.pairs import Paired
 
+_RATIO = (
+    "ratio: the other's time over the artifact's within a pair, above 1 where the artifact is faster; against itself "
+    "it would be 1, and how far from 1 its median may lie is the error bar."
+)
 COLUMNS = ("what", "median ms", "p10", "p90", "ratio", "p10..p90", "pairs")
 
 
@@ -57,6 +61,8 @@ def lines(report: BenchReport) -> Iterator[str]:
         found = record.comparison
         what = f"{record.precision} against {found.baseline.label}"
         yield found.claim or f"{what}: no claim, error bar {100 * found.error:.1f} %. {found.refused}"
+        if _other_settings(found):
+            yield f"{what}: that ran with {_other_settings(found)}."
         if found.blocks.repeated:
             yield f"{what}: {_blocks(found.blocks)}"
         restless = [side for side, one in found.conditions["warm_up"].items() if not one["settled"]]
@@ -65,8 +71,10 @@ def lines(report: BenchReport) -> Iterator[str]:
     for missed in report.not_compared:
         yield f"{missed.precision} against {missed.baseline}: not compared. {missed.reason}"
     yield from report.notes
+    for precision in dict.fromkeys(record.precision for record in report.records):
+        yield _conditions(precision, [one.comparison for one in report.records if one.precision == precision])
     if report.records:
-        yield from _conditions(report.records[-1].comparison)
+        yield _RATIO
         yield f"kept in {report.file}"
 
 
@@ -85,23 +93,34 @@ def _ratio(pairs: Paired) -> tuple[str, ...]:
     return f"{found['median']:.3f}", f"{found['p10']:.2f}..{found['p90']:.2f}", str(found["pairs"])
 
 
-def _conditions(found: Comparison) -> Iterator[str]:
-    conditions, own = found.conditions, found.candidate.conditions
-    threads = conditions.get("threads")
+def _conditions(precision: str, found: Sequence[Comparison]) -> str:
+    """Of one precision, which has settings of its own; the background load is the most of all its comparisons."""
+    conditions, own = found[-1].conditions, found[-1].candidate.conditions
+    cores = [one.conditions["background_cores"] for one in found]
     parts = [
         f"{own.get('engine')} {own.get('version')}",
-        f"{threads} thread(s), no spinning" if threads is not None else "",
-        f"level {own['optimisation']}" if threads is not None else "",
-        f"subnormals {own['denormals']}" if threads is not None else "",
+        _settings(own) if conditions.get("threads") is not None else "",
         _caches(conditions),
         str(conditions["machine"]["cpu"]),
-        _background(conditions["background_cores"]),
+        _background(max((one for one in cores if one is not None), default=None)),
     ]
-    yield f"conditions: {', '.join(filter(None, parts))}"
-    yield (
-        "ratio: the other's time over the artifact's within a pair, above 1 where the artifact is faster; against "
-        "itself it would be 1, and how far from 1 its median may lie is the error bar."
+    return f"conditions of {precision}: {', '.join(filter(None, parts))}"
+
+
+def _settings(session: Mapping[str, Any]) -> str:
+    """Of a session of onnxruntime on a CPU."""
+    return (
+        f"{session['intra_op_threads']} thread(s), no spinning, level {session['optimisation']}, "
+        f"subnormals {session['denormals']}"
     )
+
+
+def _other_settings(found: Comparison) -> str:
+    """Those of the baseline, where it is such a session too and has others."""
+    own, other = found.candidate.conditions, found.baseline.conditions
+    if found.conditions.get("threads") is None or other.get("engine") != own.get("engine"):
+        return ""
+    return "" if _settings(other) == _settings(own) else _settings(other)
 
 
 def _caches(conditions: Mapping[str, Any]) -> str:

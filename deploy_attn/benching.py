@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from deploy_attn.jetson.parity import PRECISIONS
 from deploy_attn.rivals.ground import OwnFiles, ground_of
 from deploy_attn.rivals.in_torch import calm_openmp
 from deploy_attn.rivals.rival import Ground, check_rivals, entrant_of
+from deploy_attn.stored import check_can_keep
 
 Opener = Callable[[ExitStack], Candidate]
 
@@ -135,8 +135,6 @@ def bench(folder: str | Path, options: BenchOptions | None = None, on_progress: 
         raise BadRequest(f"{wanted.engine} runs on a GPU, and {asked}. Leave that out.")
     check_rivals(wanted.against, wanted.engine, cpu)
     subject = subject_from_folder(Path(folder), wanted.engine, wanted.precision, wanted.force)
-    if not os.access(folder, os.W_OK):
-        raise BadRequest(f"The results cannot be kept in {folder}. Measure a copy in a folder that can be written.")
     other = None
     if wanted.other is not None:
         other = subject_from_folder(wanted.other, wanted.engine, wanted.precision, wanted.force)
@@ -159,7 +157,8 @@ class _Job:
     def run(self) -> BenchReport:
         subject = self.subject
         kept = RecordFile(subject.folder, self.wanted.engine, subject.name, subject.sha256)
-        kept.kept()  # a file that is none is said before anything takes time
+        kept.kept()  # a file that is none, or a folder that takes none, is said before anything takes time
+        check_can_keep(kept.file)
         records: list[Record] = []
         missed: list[NotCompared] = []
         for precision in subject.precisions:
@@ -176,7 +175,8 @@ class _Job:
     def _comparisons(self, precision: str) -> Iterator[Comparison | NotCompared]:
         """Of one precision, one after another; beside the artifact and its twin one baseline is open at a time."""
         settings = timed_settings(self.subject.artifact, precision, self.wanted.threads) if self.cpu else None
-        flush = Flush() if self.wanted.effort.cold else None
+        self._check_holds(self.subject, precision, settings)
+        flush = Flush(threads=settings.intra_op_threads) if settings and self.wanted.effort.cold else None
         place = Bench(self._conditions(settings), self.on_progress, flush)
         baselines = self._baselines(precision, settings)
         with ExitStack() as held:
@@ -196,11 +196,27 @@ class _Job:
         runner = timed_runner(subject.artifact, self.wanted.engine, precision, settings)
         return candidate_from_runner(f"{subject.folder} {precision}", runner, subject.case.inputs, held)
 
+    def _check_holds(self, subject: Subject, precision: str, settings: Settings | None) -> None:
+        """Refuses what computes something else since its verdict: by another release, other settings, another build."""
+        if subject.doubt:
+            return
+        runner = timed_runner(subject.artifact, self.wanted.engine, precision, settings)
+        with ExitStack() as held:
+            candidate_from_runner(f"{subject.folder} {precision}", runner, subject.case.inputs, held)
+            try:
+                check_same(runner.infer, subject, precision)
+            except BadRequest as error:
+                raise BadRequest(
+                    f"{subject.folder} {precision}: {error} Its verdict does not hold any more; run `deploy-attn "
+                    f"verify {subject.folder} --engine {self.wanted.engine}`."
+                ) from error
+
     def _baselines(self, precision: str, settings: Settings | None) -> dict[str, Opener | None]:
         """What the artifact is compared with, by label; None for itself."""
         if self.other is not None:
             other = self.other
             own = timed_settings(other.artifact, precision, self.wanted.threads) if self.cpu else None
+            self._check_holds(other, precision, own)
             return {str(other.folder): lambda held: self._candidate(other, precision, own, held)}
         if not self.wanted.against:
             return {ITSELF: None}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from deploy_attn.answering import Report, answer, refuse, say
+from deploy_attn.answering import Report, answer, forget_stdout, refuse, say
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.overview import COMMANDS
 
@@ -56,6 +56,9 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return refuse("Interrupted.", _INTERRUPTED, "--json" in arguments)
     except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # rich's answer to a reader of --help that has left
+            forget_stdout()
+            return 0
         return leaving.code if isinstance(leaving.code, int) else 1
     finally:
         for number, handler in previous.items():

@@ -23,6 +23,7 @@ from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
 from deploy_attn.form_choice import FormChoice, check_tunable, choose_forms
 from deploy_attn.form_contest import FormPlan
+from deploy_attn.jetson.errors import DeployAttnError
 from deploy_attn.jetson.metrics import Comparison, as_dict
 from deploy_attn.manifest import manifest_of_request, tolerances_of
 from deploy_attn.request import ExportRequest
@@ -141,6 +142,12 @@ def _traced(
     forms = choose_forms(subject, traced.findings, plan, comparing(TuneOptions().seconds, on_progress))
     if forms.chosen:
         traced = traced_from_subject(subject, plan.family, plan.request, forms.chosen)
+    lost = [one for one in traced.findings if not one.replaced and forms.chosen.keys() & set(one.paths)]
+    if lost:
+        raise DeployAttnError(
+            f"A form that is faster at {lost[0].paths[0]} does not hold in the whole network: {lost[0].reason}. "
+            "Export without --tune."
+        )
     return traced, forms
 
 

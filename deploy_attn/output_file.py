@@ -19,7 +19,7 @@ def check_output(file: Path, force: bool, example: str) -> None:
     Raises:
         BadRequest: a folder or another thing that is no plain file is there, or a file and no `force`.
     """
-    if file.is_dir():
+    if os.path.isdir(file):  # a name that is too long raises nothing here
         raise BadRequest(f"{file} is a folder. Name a file with -o, as {file / example}.")
     if os.path.lexists(file) and not force:
         raise BadRequest(f"{file} exists already. Choose another file with -o, or replace it with --force.")

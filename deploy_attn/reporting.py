@@ -178,11 +178,15 @@ def _own(artifact: Artifact) -> list[_Source]:
 
 
 def _sources_beside(path: Path) -> list[_Source]:
-    """The verdicts that a path stands for and that lie in no artifact's folder."""
+    """The verdicts that a path stands for and that are not `_own` of an artifact."""
     files = _verdict_files(path)
     if not files and not _artifact_folders(path):
         raise BadRequest(f"{path} holds neither an artifact nor a verdict. {_how_to_get_one(path)}")
-    return [one for one in _read(files) if not (one.verdict.file.parent / MANIFEST).is_file()]
+    return [
+        one
+        for one in _read(files)
+        if not ((one.verdict.file.parent / MANIFEST).is_file() and one.verdict.file.match(_VERDICTS))
+    ]
 
 
 def _sources(path: Path) -> list[_Source]:

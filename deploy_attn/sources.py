@@ -17,7 +17,7 @@ from deploy_attn.export.input_spec import InputSpec
 from deploy_attn.jetson.artifact import file_sha256
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.suggest import known_names
-from deploy_attn.modules.catalogue import Shape, is_shape
+from deploy_attn.modules.catalogue import Shape, available, is_shape
 from deploy_attn.modules.settings import check_map, check_open_map, settings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def find_source(name: str, shapes: ShapeRequest, options: Mapping[str, object]) 
 
 
 def _from_catalogue(name: str, shapes: ShapeRequest, options: Mapping[str, object]) -> Source:
-    if ":" in name or Path(name).exists():
+    if ":" in name or (name not in available() and Path(name).exists()):  # `-o se` leaves a folder of that name
         what = "a folder" if Path(name).is_dir() else "no attention module"
         raise BadRequest(f"{name} is {what}. A network is named as file.py:factory, as in net.py:build.")
     if "channels" in options:

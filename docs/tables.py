@@ -165,20 +165,20 @@ def peers_table(measured: Measured) -> str:
 def _against(found: Row | None) -> str:
     if found is None:
         return "-"
-    return "differs" if "reason" in found else f"{found['ratio']['median']:.2f} +- {found['error']:.2f}"
+    return "not timed" if "reason" in found else f"{found['ratio']['median']:.2f} +- {found['error']:.2f}"
 
 
 def fastest(row: Row) -> str:
-    """Who wins: the artifact unless a rival is faster beyond the error bar; a tie is said."""
+    """Who wins, as far as the pairs bear a claim of it; where they tell no winner, the two that it is between."""
     compared = {peer: found for peer, found in row["rivals"].items() if "reason" not in found}
     if not compared:
         return "-"
-    best = min(compared, key=lambda peer: compared[peer]["ratio"]["median"])
-    ratio, error = compared[best]["ratio"]["median"], compared[best]["error"]
-    size = max(ratio, 1 / ratio) - 1
-    if size <= error:
-        return f"{_OURS} and {PEERS[best]}, equal"
-    return f"**{PEERS[best]}**" if ratio < 1 else _OURS
+    ratios = {peer: found["ratio"]["median"] for peer, found in compared.items()}
+    faster = [peer for peer, ratio in ratios.items() if ratio < 1 and compared[peer]["claimed"]]
+    best = min(faster or ratios, key=ratios.__getitem__)
+    if faster:
+        return f"**{PEERS[best]}**"
+    return _OURS if compared[best]["claimed"] else f"{_OURS} or {PEERS[best]}"
 
 
 def peers_summary(measured: Measured) -> str:
@@ -194,10 +194,11 @@ def peers_summary(measured: Measured) -> str:
             found = [row["rivals"].get(peer, {}).get("ratio") for row in here]
             ratios = [ratio["median"] for ratio in found if ratio is not None]
             medians.append(f"{statistics.median(ratios):.2f}" if ratios else "-")
-        equal = sum(winner.endswith("equal") for winner in winners)
-        counts = [str(len(here)), str(winners.count(_OURS)), str(equal), str(sum("**" in winner for winner in winners))]
+        open_rows = sum(" or " in winner for winner in winners)
+        ahead, behind = winners.count(_OURS), sum("**" in winner for winner in winners)
+        counts = [str(count) for count in (len(here), ahead, open_rows, behind)]
         rows.append([shape, *counts, *medians])
-    headings = ["map", "rows", "artifact fastest", "equal", "a rival faster", *PEERS.values()]
+    headings = ["map", "rows", "artifact fastest", "no claim", "a rival faster", *PEERS.values()]
     return table(headings, rows) if rows else NOT_MEASURED
 
 

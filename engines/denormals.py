@@ -76,7 +76,8 @@ class DenormalsAsZero(KeptEnvironment):
 def can_zero_denormals() -> bool:
     """Whether `DenormalsAsZero` has an effect here, as a product shows."""
     with DenormalsAsZero():
-        return bool(np.multiply(np.float32(2e-38), np.float32(0.1)) == 0)
+        product = np.multiply(np.float32(2e-38), np.float32(0.1))
+    return bool(product == 0)  # inside the block a subnormal number is equal to zero
 
 
 def check_denormals() -> None:

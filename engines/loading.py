@@ -17,7 +17,8 @@ def load(path: str | Path, engine: str = "onnxruntime", precision: str | None = 
     >>> with load("out/cbam") as runner:  # doctest: +SKIP
     ...     outputs = runner.infer({"input": x})
 
-    Hashes are checked; parity is not run again. `runner.conditions()` says which settings are used.
+    Hashes are checked; parity is not run again. `runner.conditions()` says which settings are used. They suit the
+    machine that tuned; on another one, tune again.
 
     Args:
         path: a folder that `export` wrote.

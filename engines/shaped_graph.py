@@ -76,7 +76,7 @@ def shaped_graph(model: onnx.ModelProto, inputs: Mapping[str, Shape]) -> ShapedG
     for node in inferred.node:
         names = tuple(name for name in node.input if name)
         outputs = tuple(name for name in node.output if name)
-        if node.op_type in _OF_SHAPES or (constants.issuperset(names) and node.op_type not in _RANDOM):
+        if node.op_type in _OF_SHAPES or (constants.issuperset(names) and not _is_more_than_its_inputs(node)):
             constants.update(outputs)
         else:
             operations.append(Operation(node, names, outputs))
@@ -109,7 +109,7 @@ def _inferred(model: onnx.ModelProto, inputs: Mapping[str, Shape]) -> onnx.Graph
         inferred = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
         while _freeze_extents(inferred):  # inference follows few of the nodes that make one shape of another
             inferred = onnx.shape_inference.infer_shapes(inferred, strict_mode=True, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError) as error:  # ValueError: protobuf's limit of 2 GiB
+    except (onnx.shape_inference.InferenceError, ValueError) as error:  # or protobuf's limit of 2 GiB
         raise DeployAttnError(
             f"The shapes of the graph cannot be inferred at {_text(inputs)}: {first_line(error)}. Export it again "
             "without --dynamic-size, or at that size."
@@ -160,7 +160,11 @@ def _is_small(node: onnx.NodeProto, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _run(node: onnx.NodeProto, known: Mapping[str, Array], opsets: Iterable[onnx.OperatorSetIdProto]) -> list[Array]:
-    """The outputs of one node, of constants."""
+    """The outputs of one node, of constants.
+
+    Raises:
+        ValueError: they cannot be computed.
+    """
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -168,8 +172,16 @@ def _run(node: onnx.NodeProto, known: Mapping[str, Array], opsets: Iterable[onnx
     values = [onnx.helper.make_empty_tensor_value_info(name) for name in (*names, *node.output)]
     alone = onnx.helper.make_graph([node], "one", values[: len(names)], values[len(names) :])
     model = onnx.helper.make_model(alone, opset_imports=list(opsets))
-    found = ReferenceEvaluator(model).run(None, {name: known[name] for name in names})
+    try:
+        found = ReferenceEvaluator(model).run(None, {name: known[name] for name in names})
+    except Exception as error:  # whatever numpy raises over such values
+        raise ValueError(f"{node.op_type} {node.name!r}: {first_line(error)}") from error
     return [np.asarray(one) for one in found]
+
+
+def _is_more_than_its_inputs(node: onnx.NodeProto) -> bool:
+    """Whether its outputs may change where its inputs do not: noise, or a branch, which may read any tensor around."""
+    return node.op_type in _RANDOM or any(one.HasField("g") for one in node.attribute)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, Tensor]]:

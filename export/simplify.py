@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import onnx
 
 _BOUND = 1e-6
+# It would take the 0.5 of a Gelu into the convolution behind it, and onnxruntime would not know the Gelu any more.
+_LEFT_OUT = ("fuse_preceding_mul_into_conv",)
 # Operators that folding can remove. A graph without any is left as it is, and onnxsim is not even imported.
 _FOLDABLE = frozenset(
     [
@@ -58,7 +60,7 @@ def simplify(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], 
 
     try:
         with stderr_to(os.devnull):  # of each fold that it leaves out it prints the stack
-            candidate, _ = onnxsim.simplify(model, check_n=0)
+            candidate, _ = onnxsim.simplify(model, check_n=0, skipped_optimizers=list(_LEFT_OUT))
         candidate = checked(candidate, request)
     except Exception as error:  # whatever it throws, the graph before it stands
         return Simplified(model, f"rolled back: {first_line(error)}")

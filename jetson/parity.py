@@ -83,8 +83,8 @@ def check_manifest(artifact: Artifact) -> None:
         problem = "'graphs' is not a list of graphs with a file each"
     elif any(graph.get("precision") not in PRECISIONS for graph in graphs):
         problem = "a graph has a precision other than fp32 and fp16"
-    elif not isinstance(manifest.get("cases"), list):
-        problem = "'cases' is not a list"
+    elif not isinstance(manifest.get("cases"), list) or not manifest["cases"]:
+        problem = "'cases' is not a list of at least one"
     elif not isinstance(tolerances, dict) or not all(_is_tolerance(tolerances.get(name)) for name in TOLERANCE_NAMES):
         problem = "'tolerances' lacks one of {}".format(", ".join(TOLERANCE_NAMES))
     if problem:

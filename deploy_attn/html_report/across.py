@@ -73,7 +73,7 @@ def _ratios(found: Sequence[tuple[Subject, Measured]]) -> Iterator[Block]:
         title = f"Against {group[0]}: {group[1]}"
         if len(here) > _MOST_DRAWN:
             yield Text(f"The next plot shows the first {_MOST_DRAWN} of {len(here)} comparisons, its table all.")
-        yield ratios(title, [interval(one, f"{subject.label} {one.precision}") for subject, one in here[:_MOST_DRAWN]])
+        yield ratios(title, [interval(one, f"{one.precision} {subject.label}") for subject, one in here[:_MOST_DRAWN]])
         rows = (
             (subject.label, one.precision, "yes" if one.claim else "no", ratio_text(one), str(one.ratio.pairs))
             for subject, one in here

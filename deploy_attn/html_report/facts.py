@@ -23,7 +23,8 @@ _MOST_CHARACTERS = 200
 class Standing:
     """An artifact in one precision in one engine in one place: its time in milliseconds, and its worst error.
 
-    `target` is the one that the run itself says it was on, and else empty.
+    `p10` is NaN where the run does not tell it, as a board's. `target` is the one that the run itself says it was on,
+    and else empty.
     """
 
     subject: Subject
@@ -50,7 +51,7 @@ def standings(subject: Subject) -> Iterator[Standing]:
             if found is not None:
                 error = worst_error(verdict.checks, precision)
                 setting, target = f"{verdict.where}, {engine_of(verdict)}", str(verdict.document.get("target") or "")
-                yield Standing(subject, precision, setting, target, found.median, found.median, found.p90, error)
+                yield Standing(subject, precision, setting, target, found.median, math.nan, found.p90, error)
 
 
 def labels_of(subjects: Sequence[Subject]) -> Mapping[str, str]:

@@ -40,9 +40,9 @@ def _blocks(subject: Subject) -> Iterator[Block]:
         yield Table(f"Ratios: {setting}", (*heads, *columns("What may be claimed")), rows)
     heads = columns("Precision", "Candidate", numbers=("Median ms", "p10", "p90", "p99", "Least", "Most", "n"))
     yield Table("Times, a comparison in two rows", heads, tuple(row for one in found for row in _time_rows(one)))
-    spoiled = [one for one in found if one.repeated]
-    if spoiled:
-        yield Text(" ".join(map(_spoiled, spoiled)))
+    disturbed = [one for one in found if one.repeated or one.spoiled]
+    if disturbed:
+        yield Text(" ".join(map(_disturbed, disturbed)))
 
 
 def bench_command(subject: Subject) -> str:
@@ -92,7 +92,10 @@ def _times(times: Spread) -> tuple[str, ...]:
     return (*map(number, figures), str(times.n))
 
 
-def _spoiled(one: Measured) -> str:
+def _disturbed(one: Measured) -> str:
     reasons = f" ({'; '.join(one.reasons)})" if one.reasons else ""
     blocks = f"{one.repeated} block{'s' if one.repeated != 1 else ''}"
-    return f"{one.precision} against {one.baseline.label}: {blocks} repeated, because something else ran{reasons}."
+    kept = f" {one.spoiled} of the {one.kept} that count are no better." if one.spoiled else ""
+    return (
+        f"{one.precision} against {one.baseline.label}: {blocks} repeated, because something else ran{reasons}.{kept}"
+    )

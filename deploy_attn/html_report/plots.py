@@ -51,7 +51,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Point:
-    """An artifact in one precision: milliseconds with their 10th and 90th percentile, against an error."""
+    """An artifact in one precision: milliseconds with their 10th (or NaN) and 90th percentile, against an error."""
 
     label: str
     precision: str
@@ -99,21 +99,28 @@ def _draw_ratios(found: Sequence[Interval], axes: Axes) -> None:
     axes.axvline(1, color=MUTED, linewidth=1, dashes=(3, 2))
     for row, one in enumerate(found):
         colour = _colour(one.precision)
-        low, high = (max(_LEAST_RATIO, one.median * (1 + sign * one.error)) for sign in (-1, 1))
+        low, high = _error_bar(one)
         axes.plot([max(_LEAST_RATIO, one.p10), max(_LEAST_RATIO, one.p90)], [row, row], color=colour, linewidth=1)
         axes.plot([low, high], [row, row], color=colour, linewidth=5, alpha=0.5, solid_capstyle="butt")
         look: dict[str, Any] = {"color": colour, "markerfacecolor": colour if one.claimed else PAPER, "markersize": 5.5}
         axes.plot(max(_LEAST_RATIO, one.median), row, _marker(one.precision), **look)
     _rows(axes, dict(enumerate(one.label for one in found)))
-    _logarithmic(axes.xaxis, *_span([value for one in found for value in (max(_LEAST_RATIO, one.p10), one.p90, 1.0)]))
+    seen = [value for one in found for value in (max(_LEAST_RATIO, one.p10), one.p90, *_error_bar(one))]
+    _logarithmic(axes.xaxis, *_span([*seen, 1.0]))
     axes.set_xlabel("times as fast as the baseline")
+
+
+def _error_bar(one: Interval) -> tuple[float, float]:
+    low, high = (max(_LEAST_RATIO, one.median * (1 + sign * one.error)) for sign in (-1, 1))
+    return low, high
 
 
 def accuracy_against_latency(title: str, found: Sequence[Point]) -> Figure:
     """A point for each artifact and precision, with p10..p90 of its times."""
     description = (
         "Down is more accurate, left is faster. Round: FP32; square: FP16. The line through a point spans 10 to 90 % "
-        "of its times. Times of different runs stand beside each other here only for a first look."
+        "of its times, of a board's the median to 90 %. Times of different runs stand beside each other here only for "
+        "a first look."
     )
     drawn = [one for one in found if one.milliseconds > 0 and one.error >= 0]  # NaN is neither
     return Figure(title, description, _SQUARE, partial(_draw_accuracy_against_latency, drawn))
@@ -123,10 +130,11 @@ def _draw_accuracy_against_latency(found: Sequence[Point], axes: Axes) -> None:
     for one in found:
         colour = _colour(one.precision)
         error = max(one.error, _LEAST_ERROR)
-        axes.plot([one.p10 or one.milliseconds, one.p90], [error, error], color=colour, linewidth=1)
+        low = one.p10 if one.p10 > 0 else one.milliseconds  # NaN is not
+        axes.plot([low, one.p90], [error, error], color=colour, linewidth=1)
         axes.plot(one.milliseconds, error, _marker(one.precision), color=colour, markersize=6)
         _name(axes, one.label, one.precision, (one.milliseconds, error))
-    _logarithmic(axes.xaxis, *_span([value for one in found for value in (one.p10, one.p90)]))
+    _logarithmic(axes.xaxis, *_span([value for one in found for value in (one.p10, one.milliseconds, one.p90)]))
     _logarithmic(axes.yaxis, *_span([max(one.error, _LEAST_ERROR) for one in found], room=2.0))
     _gridded(axes, "milliseconds (median)", "worst RMS relative error")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from deploy_attn.html_report.blocks import Block, Box, Drawing, Missing, Section, Table, Text, columns, number
@@ -29,6 +30,10 @@ def _blocks(subject: Subject) -> Iterator[Block]:
         yield Text(f"{plan.count('fp16')} nodes run in FP16, {plan.count('fp32')} were kept in FP32.")
         if plan.subnormal_weights:
             yield Text(f"{plan.subnormal_weights} weights are below the smallest normal number of FP16.")
+        lost = [name for name, largest in plan.tensors.items() if math.isnan(largest)]
+        if lost:
+            named = ", ".join(lost[:_MOST_DRAWN])
+            yield Text(f"{len(lost)} tensors took values that are not finite, and stand in no plot or table: {named}.")
         tight = sorted(_headrooms(plan), key=lambda found: found[1])
         if tight:
             yield headroom(f"FP16 headroom of {subject.label}", tight[:_MOST_DRAWN])

@@ -63,12 +63,14 @@ def _blocks(subjects: Sequence[Subject], found: Sequence[Standing]) -> Iterator[
                 counted.append(_counted(subject, precision))
             except DeployAttnError as error:
                 yield Text(f"{subject.label}, {precision}: no operations are counted. {error}")
-    for target in dict.fromkeys(one.subject.target for one in counted if one.has_floor):
-        yield from _under_roof(target, [one for one in counted if one.subject.target == target], found, names)
+    floors = [one for one in counted if one.has_floor]
+    for target in dict.fromkeys(one.subject.target for one in floors):
+        yield from _under_roof(target, [one for one in floors if one.subject.target == target], found, names)
     for target, subject in {one.subject.target: one.subject for one in counted if not one.has_floor}.items():
+        why = "does not tell its bandwidth and peak" if target in target_names() else "is not one of `list --targets`"
         yield Missing(
-            f"The profile of {target} does not tell its bandwidth and peak, so no roof is drawn for it. An estimate "
-            "for another target, or for a profile of your own, needs nothing from the device.",
+            f"The profile of {target} {why}, so no roof is drawn for it. An estimate for another target, or for a "
+            "profile of your own, needs nothing from the device.",
             f"deploy-attn bench {shlex.quote(str(subject.folder))} --estimate --target jetson-orin-nano",
         )
     by_graph = {(one.subject.label, one.precision): one for one in counted}

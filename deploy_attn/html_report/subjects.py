@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ _REMEDY = "Export it again."
 class Subject:
     """An artifact.
 
-    `label` is its name, with its folder where another one bears the same name. `shape` is that of each input;
-    `plan` is None where it was exported without --fp16.
+    `label` is its name, and where another one bears the same, also its folder: the folder's own name if that tells them
+    apart, else its path. `shape` is that of each input; `plan` is None where it was exported without --fp16.
     """
 
     label: str
@@ -59,18 +59,26 @@ def subjects_of(paths: Sequence[str | Path]) -> tuple[Subject, ...]:
         DamagedArtifact: a file of an artifact's folder differs from its manifest.
     """
     found = reports_by_artifact(paths)
+    return tuple(_subject(one, label) for one, label in zip(found, _labels(found)))
+
+
+def _labels(found: Sequence[ArtifactReport]) -> Iterator[str]:
     names = Counter(one.report.artifact for one in found)
-    return tuple(_subject(one, several=names[one.report.artifact] > 1) for one in found)
+    folders = Counter((one.report.artifact, Path(one.artifact.path).name) for one in found)
+    for one in found:
+        name, folder = one.report.artifact, Path(one.artifact.path)
+        place = folder.name if folder.name and folders[name, folder.name] == 1 else str(folder)
+        yield f"{name} ({place})" if names[name] > 1 else name
 
 
-def _subject(found: ArtifactReport, several: bool) -> Subject:
-    artifact, name = found.artifact, found.report.artifact
+def _subject(found: ArtifactReport, label: str) -> Subject:
+    artifact = found.artifact
     folder = Path(artifact.path)
     manifest = Fields(folder / MANIFEST, artifact.manifest, _REMEDY)
     artifact.file(GRAPH)
     tools = manifest.part("tools")
     return Subject(
-        label=f"{name} ({folder})" if several else name,
+        label=label,
         artifact=artifact,
         target=manifest.text("target"),
         opset=manifest.count("opset"),

@@ -45,13 +45,14 @@ def _blocks(subject: Subject) -> Iterator[Block]:
 
 
 def _sums(subject: Subject) -> Iterator[tuple[str, ...]]:
-    """A row for each verdict and precision; what the run itself says decides over its last row."""
+    """A row for each verdict and precision; none holds where the run itself says that it failed as a whole."""
     for verdict in subject.report.verdicts:
+        whole = verdict.passed or not all(check.passed for check in verdict.checks)
         for precision in dict.fromkeys(check.precision for check in verdict.checks):
             checks = [check for check in verdict.checks if check.precision == precision]
             held = sum(check.passed for check in checks)
             worst = number(worst_error(checks, precision), 2)
-            mark = PASS if held == len(checks) and not verdict.problems else FAIL
+            mark = PASS if held == len(checks) and whole and not verdict.problems else FAIL
             yield verdict.where, engine_of(verdict), precision, worst, f"{held} of {len(checks)}", mark
         if not verdict.checks:
             yield verdict.where, engine_of(verdict), NONE, NONE, "0 of 0", FAIL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from contextlib import ExitStack
+from dataclasses import replace
 
 from deploy_attn.jetson.errors import BadRequest, first_line
 from deploy_attn.rivals.in_torch import torch_entrant
@@ -14,6 +15,7 @@ from deploy_attn.rivals.rival import Entrant, Ground
 def entrant(ground: Ground, held: ExitStack) -> Entrant:
     import torch
 
+    held.callback(torch.compiler.reset)
     began = time.perf_counter()
     found = torch_entrant("compile", torch.compile(ground.network), ground, held, {"compiled": True})
     try:
@@ -24,7 +26,5 @@ def entrant(ground: Ground, held: ExitStack) -> Entrant:
         raise BadRequest(
             f"torch.compile does not take the network: {first_line(error)}. Its CPU backend needs a C++ compiler."
         ) from error
-    held.callback(torch.compiler.reset)
-    candidate = found.candidate
-    conditions = {**candidate.conditions, "compile_s": round(time.perf_counter() - began, 1)}
-    return Entrant(type(candidate)(candidate.label, candidate.call, conditions), found.infer)
+    conditions = {**found.candidate.conditions, "compile_s": round(time.perf_counter() - began, 1)}
+    return Entrant(replace(found.candidate, conditions=conditions), found.infer)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from deploy_attn.engines.base import Feeds, Outputs
 from deploy_attn.engines.latency.result import Candidate
-from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError, first_line
 from deploy_attn.jetson.suggest import known_names
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from deploy_attn.export.arguments import Call
     from deploy_attn.export.onnx_from_module import GraphRequest
 
-# Rival -> the package that it needs. Each is a file of its name beside this one, with a function `entrant`.
+# Rival -> the package that it needs beside the engine's. Each is a file of that name here, with a function `entrant`.
 RIVALS: Mapping[str, str] = MappingProxyType(
     {
-        "naive": "onnxruntime",
+        "naive": "torch",
         "onnxsim": "onnxsim",
         "onnxslim": "onnxslim",
         "eager": "torch",
@@ -114,5 +114,10 @@ def entrant_of(name: str, ground: Ground, held: ExitStack) -> Entrant:
         BadRequest: it does not take this network.
     """
     module = importlib.import_module(f"deploy_attn.rivals.{name}")
-    found: Entrant = module.entrant(ground, held)
+    try:
+        found: Entrant = module.entrant(ground, held)
+    except DeployAttnError:
+        raise
+    except Exception as error:  # each raises types of its own, and what a simplifier wrote onnxruntime may refuse
+        raise BadRequest(f"{name} does not take this network: {first_line(error)}") from error
     return found

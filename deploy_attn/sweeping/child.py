@@ -55,7 +55,8 @@ def run_cell(cell: Cell, effort: Effort, folder: Path, measure: Measure = measur
     """
     reason, holds, figures, began = "", None, None, time.monotonic()
     try:
-        verdict = _verified(cell, folder)
+        with device(alone=False):  # to import torch is work as well
+            verdict = _verified(cell, folder)
         holds = verdict.passed
         if holds:
             with device(alone=True):
@@ -93,11 +94,10 @@ def _verified(cell: Cell, folder: Path) -> Verdict:
         options=dict(cell.module.options),
         output=folder,
     )
-    with device(alone=False):
-        export_artifact(request)
-        if cell.engine in BUILDERS:
-            _build(cell, folder)
-        return verify(folder, cell.engine)
+    export_artifact(request)
+    if cell.engine in BUILDERS:
+        _build(cell, folder)
+    return verify(folder, cell.engine)
 
 
 def _build(cell: Cell, folder: Path) -> None:

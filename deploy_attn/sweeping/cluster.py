@@ -173,7 +173,7 @@ def _received(future: Future[Any]) -> Finished | None:
     try:
         files = answer["files"]
         outcome = outcome_from(Fields(Path("the worker's answer"), answer["outcome"], "Start that worker again."))
-        names = all(Path(name).name == name and not name.startswith(".") for name in files)
+        names = all(Path(name).name == name and name[:1] not in ("", ".") for name in files)
         if names and all(isinstance(content, bytes) for content in files.values()):
             return Finished(outcome, files)
         return _no_outcome("the worker sent files that are none of an artifact. Start it again.")

@@ -33,8 +33,12 @@ def device(alone: bool, place: Path | None = None) -> Iterator[None]:
     except OSError as error:
         raise DeployAttnError(f"{file}, which keeps measurements apart, cannot be opened: {error.strerror}.") from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DeployAttnError(f"{file}, which keeps measurements apart, is not a plain file. Remove it.")
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+            raise DeployAttnError(
+                f"{file}, which keeps measurements apart, is not a plain file of yours. Remove it, or set TMPDIR to a "
+                "folder of your own."
+            )
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield

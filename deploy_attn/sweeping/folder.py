@@ -50,13 +50,13 @@ class SweepFolder:
         return self.root / WORK
 
     def begin(self, plan: Plan, made_with: Mapping[str, str]) -> None:
-        """Removes what a killed sweep left, and writes down what this one is asked."""
+        """Writes down what this sweep is asked, which makes the folder its own, and removes what a killed one left."""
+        content = {"schema_version": _SCHEMA, "kind": _KIND, "plan": plan.as_dict(), "made_with": dict(made_with)}
+        keep_text(self.root / SWEEP, _json(content))
         with _writable(self.root):
             shutil.rmtree(self.work, ignore_errors=True)
             for folder in (self.work, self.root / CELLS, self.root / ARTIFACTS):
                 folder.mkdir(exist_ok=True)
-        content = {"schema_version": _SCHEMA, "kind": _KIND, "plan": plan.as_dict(), "made_with": dict(made_with)}
-        keep_text(self.root / SWEEP, _json(content))
 
     def kept(self, key: str) -> Kept | None:
         """What is there of a cell.
@@ -132,7 +132,8 @@ def _before(root: Path) -> Before | None:
     """
     advice = "Choose another folder with -o."
     if not os.path.lexists(root / SWEEP):
-        foreign = sorted({entry.name for entry in root.iterdir()} - {LOCK})
+        drafts = {file.name for file in root.glob(f".{SWEEP}.*")}  # of a sweep that was killed at once
+        foreign = sorted({entry.name for entry in root.iterdir()} - {LOCK, *drafts})
         if foreign:
             raise BadRequest(f"{root} holds what no sweep wrote ({', '.join(foreign[:5])}). {advice}")
         return None

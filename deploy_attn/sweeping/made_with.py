@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+from importlib import metadata
 from pathlib import Path
 
 import deploy_attn
@@ -12,13 +14,19 @@ from deploy_attn import manifest
 
 CODE = "deploy-attn"
 
-_READ_AT_RUN_TIME = frozenset((".py", ".toml", ".json"))
+# Rivals and engines whose versions no manifest has.
+_ALSO = ("onnxslim", "openvino", "tensorrt", "tensorrt-rtx")
+_READ_AT_RUN_TIME = frozenset((".py", ".toml", ".json", ".c", ".h"))
 _DIGITS = 12
 
 
 def made_with() -> dict[str, str]:
     """Versions of this process by name; of deploy-attn `code_version`."""
-    return {**manifest.tools(), CODE: code_version()}
+    found = {**manifest.tools(), CODE: code_version()}
+    for name in _ALSO:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @functools.cache

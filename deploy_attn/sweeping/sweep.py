@@ -151,8 +151,12 @@ def _there(folder: SweepFolder, plan: Plan, versions: Mapping[str, str]) -> tupl
         except BadRequest as error:
             damaged.append(f"{error} It was run again.")
             continue
-        if kept is not None:
+        if kept is None:
+            continue
+        if (kept.cell, kept.effort) == (cell, plan.effort):
             found[cell] = kept
+        else:
+            damaged.append(f"The file of {cell}, {kept.key}.json, is of {kept.cell}. It was run again.")
     return found, damaged
 
 

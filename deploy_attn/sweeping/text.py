@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -89,7 +90,10 @@ def _figures(figures: Figures | None) -> tuple[str, str]:
     if figures is None:
         return "", ""
     ratio = figures.ratio
-    return f"{figures.median_ms:.4g}", "" if ratio is None else f"{ratio.median:.3f}x +-{ratio.error:.3f}"
+    return (
+        f"{figures.median_ms:.4g}",
+        "" if ratio is None else f"{ratio.median:.3f}x +-{ratio.error * ratio.median:.3f}",
+    )
 
 
 def _mark(kept: Kept | None) -> str:
@@ -126,7 +130,7 @@ def _lines(report: SweepReport) -> Iterator[str]:
     if report.not_run:
         yield f"{len(report.not_run)} not run; the same command goes on with them."
     if any(kept.artifact for kept in report.cells):
-        kept_in = shown(str(report.folder / ARTIFACTS))
+        kept_in = shown(shlex.quote(str(report.folder / ARTIFACTS)))
         yield f"`deploy-attn report {kept_in}/* -o sweep.html` shows what was exported and measured."
     done = sum(kept.outcome.done for kept in report.cells)
     mark = "[bold green]PASS[/bold green]" if report.passed else "[bold red]FAIL[/bold red]"

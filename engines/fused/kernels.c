@@ -142,7 +142,7 @@ static void shuffle(const Map *map, const float *p) {
     const float *from = p, *by_place = p + channels, *slope = p + 2 * channels, *shift = p + 3 * channels;
     float eps = p[4 * channels];
     for (long c = 0; c < channels; c++) {
-        long source = from[c] < 0.0f ? 0 : from[c] < channels ? (long)from[c] : channels - 1;
+        long place = (long)from[c], source = place < 0 ? 0 : place < channels ? place : channels - 1;
         const float *restrict in = map->x + source * n;
         float *restrict out = map->y + c * n;
         float mean = sum_of(in, n) / n, squares = by_place[c] == 0.0f ? mean : squares_around(in, n, mean);

@@ -124,33 +124,36 @@ static size_t inputs(const Operator *operator) { return 2; }
 static size_t outputs(const Operator *operator) { return 1; }
 static void destroy(void *made) {}
 
+#define OPERATOR(index)                                                                                                \
+    {                                                                                                                  \
+        .version = API_VERSION,                                                                                        \
+        .name = name,                                                                                                  \
+        .provider = provider,                                                                                          \
+        .input_type = type,                                                                                            \
+        .inputs = inputs,                                                                                              \
+        .output_type = type,                                                                                           \
+        .outputs = outputs,                                                                                            \
+        .destroy = destroy,                                                                                            \
+        .input_kind = kind,                                                                                            \
+        .output_kind = kind,                                                                                           \
+        .input_memory = kind,                                                                                          \
+        .create_or_fail = create_or_fail,                                                                              \
+        .compute_or_fail = compute_or_fail,                                                                            \
+        .kernel = &kernels[index],                                                                                     \
+    }
+
+/* Sessions keep pointers to them, and may run while another one is made: never written. */
+static const Operator operators[] = {OPERATOR(0), OPERATOR(1), OPERATOR(2), OPERATOR(3), OPERATOR(4), OPERATOR(5)};
+
 /* What onnxruntime looks up by this name when a session registers the library. */
 Status *RegisterCustomOps(Options *options, const Base *base) {
-    static Operator operators[16]; /* must outlive the sessions */
     Domain *domain;
     api = base->table(API_VERSION);
     if (!api) return base->table(1) ? ((Status * (*)(int, const char *)) base->table(1)[0])(
                                           INVALID_ARGUMENT, "fused operators need onnxruntime 1.16 or newer")
                                     : NULL;
     Status *failed = CREATE_DOMAIN(api)(DOMAIN, &domain);
-    for (int i = 0; !failed && i < kernel_count; i++) {
-        operators[i] = (Operator){
-            .version = API_VERSION,
-            .name = name,
-            .provider = provider,
-            .input_type = type,
-            .inputs = inputs,
-            .output_type = type,
-            .outputs = outputs,
-            .destroy = destroy,
-            .input_kind = kind,
-            .output_kind = kind,
-            .input_memory = kind,
-            .create_or_fail = create_or_fail,
-            .compute_or_fail = compute_or_fail,
-            .kernel = &kernels[i],
-        };
+    for (size_t i = 0; !failed && i < sizeof operators / sizeof *operators; i++)
         failed = ADD_OPERATOR(api)(domain, &operators[i]);
-    }
     return failed ? failed : ADD_DOMAIN(api)(options, domain);
 }

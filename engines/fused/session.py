@@ -34,5 +34,8 @@ def fused_session(graph: bytes) -> onnxruntime.InferenceSession:
     try:
         options.register_custom_ops_library(str(library))
     except Exception as error:  # onnxruntime raises a class for each status
-        raise BadRequest(f"onnxruntime {ort.__version__} does not take {library}: {first_line(error)}.") from error
+        raise BadRequest(
+            f"onnxruntime {ort.__version__} does not take {library}: {first_line(error).rstrip('.')}. It takes 1.16 or "
+            "newer; if it is, delete that file, and it is compiled again."
+        ) from error
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ from deploy_attn.engines.parity import graph_of
 from deploy_attn.engines.settings import CPU, Settings
 from deploy_attn.engines.settings_file import stored_settings
 from deploy_attn.jetson.artifact import Artifact
-from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError, first_line
 
 
 def timed_settings(artifact: Artifact, precision: str, threads: int | None) -> Settings:
@@ -73,6 +73,15 @@ def is_cpu(engine: str) -> bool:
 
 
 def candidate_from_runner(label: str, runner: Runner, feeds: Feeds, held: ExitStack) -> Candidate:
-    """A runner, made active until `held` ends, as something to time."""
-    active = held.enter_context(runner)
-    return Candidate(label, lambda: active.infer(feeds), active.conditions(), active.stopwatch(feeds))
+    """A runner, made active until `held` ends, as something to time.
+
+    Raises:
+        BadRequest: it does not start, or does not take the feeds.
+    """
+    try:
+        active = held.enter_context(runner)
+        return Candidate(label, lambda: active.infer(feeds), active.conditions(), active.stopwatch(feeds))
+    except DeployAttnError:
+        raise
+    except Exception as error:  # an engine raises types of its own; with --force any graph comes here
+        raise BadRequest(f"{label} does not run: {first_line(error)}. `deploy-attn verify` says more.") from error

@@ -50,7 +50,7 @@ def is_same_view(first: Any, second: Any) -> bool:
 
 
 def _address(x: Tensor) -> int:
-    import torch
-
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # has no storage of its own
-    return x.untyped_storage().data_ptr() if x.layout == torch.strided and not wrapped else id(x)
+    try:
+        return x.untyped_storage().data_ptr()
+    except NotImplementedError:  # a sparse tensor, or one inside torch.vmap, has no storage of its own
+        return id(x)

@@ -37,7 +37,9 @@ def test_what_a_comparison_says_of_itself_is_read_back(file: Path) -> None:
     pairs = Paired(tuple(2e-3 + 1e-5 * place for place in range(40)), tuple(1e-3 for _ in range(40)))
     control = Paired(tuple(1e-3 + 1e-6 * place for place in range(40)), tuple(1e-3 for _ in range(40)))
     sides = [Candidate(name, lambda: None, {"engine": "onnxruntime"}) for name in ("se fp32", "naive")]
-    made = Comparison(sides[0], sides[1], pairs, control, Blocks(3, 1, ("noise",)), "twice as fast", "", {"threads": 1})
+    made = Comparison(
+        sides[0], sides[1], pairs, control, Blocks(3, 5, ("noise",), spoiled=2), "twice as fast", "", {"threads": 1}
+    )
     stored = {"precision": "fp32", "when": "2026-01-02T03:04:05+00:00", **made.as_dict()}
     file.write_text(json.dumps(document(comparisons=[stored])), encoding="utf-8")
     (found,) = read_bench(file).comparisons
@@ -47,7 +49,7 @@ def test_what_a_comparison_says_of_itself_is_read_back(file: Path) -> None:
     assert found.error == made.error
     assert found.candidate.latency.median == pytest.approx(1.0)
     assert found.baseline.latency.quantiles[0] == pytest.approx(2.0)
-    assert (found.kept, found.repeated, found.reasons) == (3, 1, ("noise",))
+    assert (found.kept, found.repeated, found.spoiled, found.reasons) == (3, 5, 2, ("noise",))
     assert (found.claim, found.refused, found.conditions) == ("twice as fast", "", {"threads": 1})
 
 

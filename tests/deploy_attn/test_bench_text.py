@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ CONDITIONS = {
     "background_cores": 0.25,
     "warm_up": {"candidate": {"settled": True}, "baseline": {"settled": True}},
 }
-SESSION = {"engine": "onnxruntime", "version": "1.0", "optimisation": "all", "denormals": "kept"}
+SESSION = {"engine": "onnxruntime", "version": "1.0", "optimisation": "all", "denormals": "kept", "intra_op_threads": 2}
 
 
 def report(*missed: NotCompared, label: str = "naive", **changed: Any) -> BenchReport:
@@ -62,9 +63,39 @@ def test_a_claim_is_printed_with_its_conditions() -> None:
     assert found[0] == "out/se fp32 is 1.50 times as fast as naive, give or take 0.0 %."
     assert found[1] == "A note."
     assert found[2] == (
-        "conditions: onnxruntime 1.0, 2 thread(s), no spinning, level all, subnormals kept, caches cold, 64 MiB "
-        "written before each timed call, a processor, others used 0.25 cores meanwhile"
+        "conditions of fp32: onnxruntime 1.0, 2 thread(s), no spinning, level all, subnormals kept, caches cold, 64 "
+        "MiB written before each timed call, a processor, others used 0.25 cores meanwhile"
     )
+
+
+def test_each_precision_has_conditions_of_its_own_and_the_busiest_background() -> None:
+    told = report()
+    (fp32,) = told.records
+    tuned = replace(
+        fp32.comparison, candidate=replace(fp32.comparison.candidate, conditions={**SESSION, "optimisation": "basic"})
+    )
+    calm = replace(fp32.comparison, conditions={**CONDITIONS, "background_cores": 0.01})
+    records = (fp32, Record.now("fp32", calm), Record.now("fp16", tuned))
+    found = [line for line in lines(replace(told, records=records)) if line.startswith("conditions of ")]
+    assert len(found) == 2
+    assert "fp32" in found[0] and "level all" in found[0] and "0.25 cores" in found[0]
+    assert "fp16" in found[1] and "level basic" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (SESSION, False),
+        ({**SESSION, "intra_op_threads": 1}, True),
+        ({**SESSION, "optimisation": "basic"}, True),
+        ({**SESSION, "denormals": "zero"}, True),
+        ({"engine": "torch"}, False),
+    ],
+)
+def test_a_session_with_other_settings_is_told_with_them(other: dict[str, Any], said: bool) -> None:
+    found = "\n".join(lines(report(baseline=Candidate("naive", lambda: None, other))))
+    assert ("fp32 against naive: that ran with " in found) == said
+    assert not said or f"{other['intra_op_threads']} thread(s), no spinning, level {other['optimisation']}" in found
 
 
 def test_where_nothing_is_claimed_the_reason_and_the_error_bar_stand_instead() -> None:

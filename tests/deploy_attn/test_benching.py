@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import shutil
@@ -19,8 +20,10 @@ from deploy_attn import BadRequest, BenchOptions, DamagedArtifact, ExportRequest
 from deploy_attn.bench_file import read_bench
 from deploy_attn.bench_text import rivals_from_texts
 from deploy_attn.engines.latency.protocol import Bench, Effort
+from deploy_attn.engines.latency.runners import rival_settings
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
-from deploy_attn.rivals.ground import OwnFiles
+from deploy_attn.jetson.artifact import open_artifact
+from deploy_attn.rivals.ground import OwnFiles, ground_of
 from tests.deploy_attn.command_line import Cli, write_network
 from tests.engines.latency.fakes import AT_ONCE, machine
 
@@ -218,9 +221,12 @@ def test_a_file_of_results_that_is_none_is_said_before_anything_is_timed(cli: Cl
     assert "remove it" in done.stderr
 
 
-def test_an_absent_engine_says_what_to_install(cli: Cli, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("against", [(), ("--against", "naive")])
+def test_an_absent_engine_says_what_to_install(
+    cli: Cli, out: Path, monkeypatch: pytest.MonkeyPatch, against: tuple[str, ...]
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    done = cli("bench", out / "se", *QUICK)
+    done = cli("bench", out / "se", *against, *QUICK)
     assert done.exit_code == 2
     assert "pip install 'deploy-attn[cpu]'" in done.stderr
 
@@ -238,8 +244,26 @@ def test_a_rival_starts_from_the_network_that_was_exported(out: Path, rival: str
     assert report.passed
     (record,) = report.records
     assert record.comparison.baseline.label == rival
-    threads = torch.get_num_threads()
-    assert threads == torch.get_num_threads()
+
+
+def test_a_rival_of_a_catalogue_module_is_the_source_s_code_with_the_artifact_s_weights(out: Path) -> None:
+    artifact = open_artifact(str(out / "se"))
+    ground = ground_of(artifact, artifact.cases()[0], OwnFiles(), rival_settings("onnxruntime", 1))
+    assert type(ground.network).__module__ == "deploy_attn.modules.naive_forms"
+    assert ground.threads == 1
+    found = {entry.version for entry in ground.graph.opset_import}, ground.graph.ir_version
+    assert found == ({artifact.manifest["opset"]}, artifact.manifest["ir_version"])
+
+
+def test_a_folder_of_a_module_s_name_is_not_in_the_way(out: Path) -> None:
+    folder = out.rename("s2")
+    assert bench(folder / "s2", BenchOptions(against=("naive",), effort=FEW)).passed
+
+
+def test_each_comparison_tells_of_its_progress(out: Path) -> None:
+    phases: dict[str, None] = {}
+    bench(out / "s2", BenchOptions(against=("naive",), effort=FEW), lambda event: phases.update({event["phase"]: None}))
+    assert list(phases) == [f"{out / 's2'} fp32 against naive"]
 
 
 def test_torch_s_threads_are_as_before(out: Path) -> None:
@@ -264,7 +288,8 @@ def fake_openvino(scale: float) -> SimpleNamespace:
         def set_tensor(self, name: str, tensor: Any) -> None:
             self._inputs[name] = tensor
 
-        def infer(self, inputs: Any = None) -> dict[int, Any]:
+        def infer(self, inputs: Any = None, share_outputs: bool = False) -> dict[int, Any]:
+            assert share_outputs == (inputs is None), "a copy of the outputs is not timed"
             found = self._runner.infer(self._inputs if inputs is None else inputs)
             return dict(enumerate(scale * array for array in found.values()))
 
@@ -274,6 +299,7 @@ def fake_openvino(scale: float) -> SimpleNamespace:
 
         def compile_model(self, content: bytes, device: str, properties: dict[str, Any]) -> Any:
             assert (device, properties["INFERENCE_PRECISION_HINT"]) == ("CPU", "f32")
+            assert properties["INFERENCE_NUM_THREADS"] == properties["NUM_STREAMS"] == 1
             return SimpleNamespace(create_infer_request=lambda: Request(content))
 
     return SimpleNamespace(
@@ -304,7 +330,9 @@ def test_what_torch_compile_says_is_a_reason_and_not_the_end(out: Path, monkeypa
 
         return run
 
+    resets: list[int] = []
     monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
     report = bench(out / "s2", BenchOptions(against=("compile", "naive"), effort=FEW))
     assert not report.passed
     assert report.not_compared[0].as_dict() == {
@@ -313,6 +341,7 @@ def test_what_torch_compile_says_is_a_reason_and_not_the_end(out: Path, monkeypa
         "reason": "torch.compile does not take the network: No C++ compiler. Its CPU backend needs a C++ compiler.",
     }
     assert [record.comparison.baseline.label for record in report.records] == ["naive"]
+    assert resets, "what the compiler keeps does not stay"
 
 
 def test_a_compiled_network_is_called_once_before_it_is_timed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,6 +452,68 @@ def test_threads_are_those_of_the_rivals_too(out: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_timed(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(BadRequest, match="cannot be kept"):
+    def full(self: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    monkeypatch.setattr(benching, "compare", None)
+    with pytest.raises(BadRequest, match="cannot be written"):
         bench(out / "se", BenchOptions(effort=FEW))
+
+
+def test_what_computes_something_else_since_its_verdict_is_not_timed(
+    cli: Cli, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = OnnxRuntimeRunner._infer
+
+    def wrong(self: OnnxRuntimeRunner, feeds: Any) -> Any:
+        return {name: 1.01 * array for name, array in right(self, feeds).items()}
+
+    monkeypatch.setattr(OnnxRuntimeRunner, "_infer", wrong)
+    for arguments in ((out / "s2",), (out / "se", "--precision", "fp16")):
+        done = cli("bench", *arguments, *QUICK)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "It computes something else" in done.stderr
+        assert "Its verdict does not hold any more; run `deploy-attn verify" in done.stderr
+    assert not list(out.rglob("bench-*"))
+
+
+def test_a_graph_that_does_not_run_is_a_bad_request_also_by_force(
+    cli: Cli, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: OnnxRuntimeRunner, feeds: Any) -> Any:
+        raise RuntimeError("Non-zero status code")
+
+    (out / "s2" / "verdict-onnxruntime.json").unlink()
+    monkeypatch.setattr(OnnxRuntimeRunner, "_infer", broken)
+    done = cli("bench", out / "s2", "--force", *QUICK)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "does not run: Non-zero status code" in done.stderr
+
+
+@pytest.mark.parametrize("key", ["graphs", "cases"])
+def test_an_artifact_with_nothing_to_time_is_damaged(out: Path, key: str) -> None:
+    from deploy_attn.jetson.artifact import manifest_sha256
+
+    file = out / "s2" / "manifest.json"
+    manifest = {**json.loads(file.read_text()), key: []}
+    file.write_text(json.dumps({**manifest, "manifest_sha256": manifest_sha256(manifest)}))
+    with pytest.raises(DamagedArtifact, match="Export the artifact again"):
+        bench(out / "s2", BenchOptions(effort=FEW, force=True))
+
+
+def test_a_rival_whose_graph_onnxruntime_refuses_is_a_reason_and_not_the_end(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxsim
+
+    def spoiled(graph: Any) -> tuple[Any, bool]:
+        found = type(graph).FromString(graph.SerializeToString())
+        found.graph.node[0].op_type = "NoSuchOperator"
+        return found, True
+
+    monkeypatch.setattr(onnxsim, "simplify", spoiled)
+    report = bench(out / "s2", BenchOptions(against=("onnxsim", "naive"), effort=FEW))
+    assert [one.baseline for one in report.not_compared] == ["onnxsim"]
+    assert "onnxsim does not take this network: " in report.not_compared[0].reason
+    assert [record.comparison.baseline.label for record in report.records] == ["naive"]

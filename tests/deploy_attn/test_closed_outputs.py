@@ -67,8 +67,8 @@ def test_a_show_that_leaves_for_another_reason_leaves(nobody: int) -> None:
     assert _run(nobody, "-c", code) == (7, "")
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["list", "--json", "--json"]])
-def test_a_list_that_nobody_reads_is_no_error(nobody: int, arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["lint", "--help"], ["list", "--json", "--json"]])
+def test_a_text_that_nobody_reads_is_no_error(nobody: int, arguments: list[str]) -> None:
     assert _run(nobody, "-m", "deploy_attn", *arguments) == (0, "")
 
 

@@ -19,7 +19,7 @@ from deploy_attn.engines.pairs import Paired
 from deploy_attn.engines.tolerance import TOLERANCES
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
 from deploy_attn.form_choice import FormChoice, choose_forms
-from deploy_attn.form_contest import Contest, FormPlan
+from deploy_attn.form_contest import Contest, FormPlan, Place
 from deploy_attn.jetson.errors import DeployAttnError
 from deploy_attn.subject import source_of, subject_of
 from deploy_attn.traced import traced_from_subject
@@ -121,6 +121,36 @@ def test_places_of_one_kind_are_measured_once_and_chosen_together(network: str) 
         ("se, 1x4x6x5, 7", "gpu", False),
     ]
     assert choice.chosen == dict.fromkeys(("1", "3", "5", "6"), "gpu")
+
+
+def test_a_form_that_is_not_proven_at_each_place_of_a_kind_is_chosen_at_none(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = Place.form
+
+    def unproven(place: Place, name: str, plan: FormPlan) -> Any:
+        refused = name == "gpu" and place.candidate.paths == ("3",)
+        return (None, "no certificate") if refused else form(place, name, plan)
+
+    monkeypatch.setattr(Place, "form", unproven)
+    choice = chosen_for(gpu_wins, network, (1, 3, 6, 5))
+    assert (choice.tried[1].chosen, choice.tried[1].reason) == (False, "at 3: no certificate")
+    assert choice.chosen == dict.fromkeys(("5", "6"), "gpu")
+
+
+@pytest.mark.parametrize(("all_s", "level"), [(2.0, "extended"), (0.5, "all")])
+def test_each_form_runs_on_one_thread_at_the_level_that_suits_it(
+    all_s: float, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def recorded(candidate: Candidate) -> float:
+        seen.append(tuple(candidate.conditions[key] for key in ("optimisation", "intra_op_threads", "spinning")))
+        return 1.0
+
+    monkeypatch.setattr(module, "paired", lambda first, second, effort: Paired((all_s,), (1.0,)))
+    chosen_for(recorded, "simam", (1, 8, 6, 5))
+    assert set(seen) == {(level, 1, False)}
 
 
 def test_a_network_without_attention_has_nothing_to_choose(in_folder: Path) -> None:

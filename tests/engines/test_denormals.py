@@ -13,12 +13,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from deploy_attn.engines import denormals
+from deploy_attn.engines import onnxruntime as engine
 from deploy_attn.engines.denormals import DenormalsAsZero, can_zero_denormals, check_denormals
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner, Settings
 from deploy_attn.jetson.errors import BadRequest
 
 SUBNORMAL = np.float32(1e-39)
-HERE = pytest.mark.skipif(not can_zero_denormals(), reason="this machine has no such switch")
+HERE = pytest.mark.skipif(
+    (platform.system(), platform.machine()) not in {("Linux", "x86_64"), ("Linux", "aarch64")},
+    reason="such a machine has no switch that is known",
+)
 
 
 def halved(size: int) -> bytes:
@@ -37,8 +41,12 @@ def a_product() -> float:
 
 @HERE
 def test_a_block_reads_subnormal_numbers_as_zero_and_leaves_the_thread_as_it_was() -> None:
+    assert can_zero_denormals()
     with DenormalsAsZero():
+        written = np.multiply(np.float32(2e-38), np.float32(0.1))
         assert a_product() == 0
+        assert np.multiply(SUBNORMAL, np.float32(1e30)) == 0, "also where what comes of them is large enough"
+    assert written == 0
     assert a_product() > 0
     with pytest.raises(KeyError), DenormalsAsZero():
         raise KeyError
@@ -60,9 +68,18 @@ def test_a_session_flushes_on_all_its_threads_also_where_it_is_not_the_first(thr
 
 
 @HERE
-def test_the_timed_call_flushes_too() -> None:
+def test_the_timed_call_flushes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[float] = []
+
+    class Seen(DenormalsAsZero):
+        def __exit__(self, *raised: object) -> None:
+            blocks.append(a_product())
+            super().__exit__(*raised)
+
+    monkeypatch.setattr(engine, "DenormalsAsZero", Seen)
     with OnnxRuntimeRunner(halved(2), settings=Settings(denormals_zero=True)) as runner:
         assert runner.stopwatch({"x": np.full(2, SUBNORMAL)})() > 0
+    assert blocks == [0, 0], "the call that checks the inputs, and the timed one"
     assert a_product() > 0
 
 

@@ -51,6 +51,8 @@ def test_a_graph_runs_with_what_was_tuned_for_its_precision(folder: Path) -> Non
     assert load(folder).conditions()["optimisation"] == "basic"
     assert load(folder, precision="fp32").conditions()["intra_op_threads"] == 1
     assert load(folder, precision="fp16").conditions()["optimisation"] == "all"
+    keep(folder, fp16=TUNED)
+    assert load(folder, precision="fp16").conditions()["optimisation"] == "basic"
 
 
 def test_what_is_verified_is_what_is_loaded_and_the_verdict_says_so(folder: Path) -> None:

@@ -48,6 +48,31 @@ def test_an_open_size_is_told_by_the_input_through_nodes_that_compute_shapes(ops
     assert [operation.node.op_type for operation in found.operations] == ["Reshape"]
 
 
+def test_a_part_of_a_shape_is_that_part() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["batch"], end=1),
+        helper.make_node("Shape", ["x"], ["size"], start=-2),
+        helper.make_node("ReduceProd", ["size"], ["area"], keepdims=1),
+        helper.make_node("Concat", ["batch", "eight", "area"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    found = shaped_graph(graph(nodes, constants={"eight": np.array([8])}, opset=17), {"x": (3, 8, 4, 5)})
+    assert found.tensors["y"].shape == (3, 8, 20)
+
+
+def test_nodes_that_make_shapes_are_read_as_their_opset_has_them() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["extent"]),
+        helper.make_node("Unsqueeze", ["extent"], ["batch"], axes=[0]),
+        helper.make_node("Concat", ["batch", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    constants = {"zero": np.array(0), "rest": np.array([-1])}
+    found = shaped_graph(graph(nodes, constants=constants, opset=11), {"x": (3, 8, 4, 5)})
+    assert found.tensors["y"].shape == (3, 160)
+
+
 def test_what_is_made_of_weights_alone_is_a_constant_and_its_sources_are_not_counted() -> None:
     nodes = [
         helper.make_node("Transpose", ["w"], ["turned"]),
@@ -79,6 +104,32 @@ def test_a_shape_that_depends_on_values_is_refused_with_the_node_that_makes_it()
     ]
     with pytest.raises(DeployAttnError, match=r"'places', which NonZero 'places_of' writes"):
         shaped_graph(graph(nodes, (2, 3)), {"x": (2, 3)})
+
+
+def test_a_branch_that_reads_the_input_is_no_constant_though_its_condition_is() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Exp", ["x"], ["e"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("e", TensorProto.FLOAT, (2, 3))],
+    )
+    nodes = [
+        helper.make_node("If", ["yes"], ["either"], then_branch=branch, else_branch=branch),
+        helper.make_node("Relu", ["either"], ["y"]),
+    ]
+    found = shaped_graph(graph(nodes, (2, 3), {"yes": np.array(True)}), {"x": (2, 3)})
+    assert [operation.node.op_type for operation in found.operations] == ["If", "Relu"]
+    assert found.constants == {"yes"}
+
+
+def test_a_shape_of_constants_that_cannot_be_computed_is_refused_with_its_node() -> None:
+    nodes = [
+        helper.make_node("Range", ["zero", "three", "zero"], ["target"], "steps"),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    constants = {"zero": np.array(0), "three": np.array(3)}
+    with pytest.raises(DeployAttnError, match="Range 'steps': division by zero"):
+        shaped_graph(graph(nodes, (2, 3), constants), {"x": (2, 3)})
 
 
 def test_shapes_that_contradict_each_other_are_refused_with_what_inference_says() -> None:

@@ -47,7 +47,7 @@ def _model(text: str) -> onnx.ModelProto:
 
 def _with_tampering(monkeypatch: pytest.MonkeyPatch, tamper: Tamper) -> tuple[onnx.ModelProto, Simplified]:
     """The foldable model, and what simplify makes of it where onnxsim does what `tamper` does."""
-    monkeypatch.setattr(onnxsim, "simplify", lambda model, check_n: (tamper(model), True))
+    monkeypatch.setattr(onnxsim, "simplify", lambda model, **_: (tamper(model), True))
     model = _model(FOLDABLE)
     return model, simplify(model, _feeds(), REQUEST)
 
@@ -209,3 +209,23 @@ def test_a_transpose_alone_is_left_as_it_is_and_two_are_folded() -> None:
     for nodes, outcome in ((once, "not needed"), (twice, "applied")):
         model = onnx.parser.parse_model(f"{HEADER} g (float[2, 2] x) => (float[2, 2] y) {{ {nodes} }}")
         assert simplify(model, feeds, REQUEST).outcome == outcome
+
+
+def test_the_nodes_of_a_gelu_stay_one_after_the_other() -> None:
+    """Only so onnxruntime knows them, and runs them as one."""
+    text = f"""{HEADER}
+g (float[1, 2, 3, 3] x) => (float[1, 4, 3, 3] y)
+<float root = {{1.4142135}}, float one = {{1}}, float half = {{0.5}},
+ float[4, 2, 1, 1] w = {{1, 2, 3, 4, 5, 6, 7, 8}}> {{
+  [same] a = Identity(x)
+  [div] b = Div(a, root)
+  [erf] c = Erf(b)
+  [add] d = Add(c, one)
+  [mul] e = Mul(a, d)
+  [half] f = Mul(e, half)
+  [conv] y = Conv(f, w)
+}}"""
+    feeds = {"x": np.random.RandomState(0).standard_normal((1, 2, 3, 3)).astype(np.float32)}
+    found = simplify(_model(text), feeds, REQUEST)
+    assert found.outcome == "applied"
+    assert [node.op_type for node in found.model.graph.node] == ["Div", "Erf", "Add", "Mul", "Mul", "Conv"]

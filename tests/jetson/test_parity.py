@@ -124,6 +124,7 @@ WRONG: List[Dict[str, Any]] = [
     {"graphs": [{"precision": "fp32"}]},
     {"graphs": [{"file": "model.onnx", "precision": "int8"}]},
     {"cases": None},
+    {"cases": []},
     {"tolerances": {"fp32": TOLERANCES["fp32"]}},
     {"tolerances": dict(TOLERANCES, fp16={"rms_relative": 1.0})},
 ]

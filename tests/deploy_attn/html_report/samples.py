@@ -46,7 +46,7 @@ def comparison(precision: str, baseline: str, ratio: float, milliseconds: float,
         "ratio": {"median": ratio, "p10": round(ratio * 0.9, 3), "p90": round(ratio * 1.1, 3), "pairs": 60},
         "control": {"median": 1.01, "p10": 0.96, "p90": 1.05, "pairs": 60},
         "error": 0.02,
-        "blocks": {"kept": 12, "repeated": 0, "reasons": []},
+        "blocks": {"kept": 12, "repeated": 0, "spoiled": 0, "reasons": []},
         "claim": f"candidate is {ratio:.2f} times as fast as {baseline}.",
         "refused": None,
         "conditions": CONDITIONS,
@@ -107,7 +107,7 @@ def hostile(folder: Path) -> None:
         side: {"label": NASTY, "latency": latency(1.0), "conditions": {NASTY: NASTY}}
         for side in ("candidate", "baseline")
     }
-    blocks = {"kept": 1, "repeated": 1, "reasons": [NASTY]}
+    blocks = {"kept": 1, "repeated": 1, "spoiled": 1, "reasons": [NASTY]}
     conditions = {"cache": NASTY, "machine": {"cpu": NASTY}, NASTY: [NASTY, {NASTY: NASTY}]}
     write_bench(
         folder, {**comparison("fp32", NASTY, 1.5, 1.0, claim=NASTY, blocks=blocks, conditions=conditions), **sides}

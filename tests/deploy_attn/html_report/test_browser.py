@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_a_page_can_be_printed(browser: Browser, page: Path) -> None:
     printed = browser.printed()
     assert printed.startswith(b"%PDF")
     assert 2 <= printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page/") <= 12
+
+
+def test_a_graph_wider_than_paper_is_shrunk_in_print(browser: Browser, page: Path, tmp_path: Path) -> None:
+    wide = re.sub(
+        r"width:[\d.]+px;(height:[\d.]+px;--width:)[\d.]+", r"width:2000px;\g<1>2000", page.read_text("utf-8")
+    )
+    (tmp_path / "wide.html").write_text(wide, encoding="utf-8")
+    browser.open(tmp_path / "wide.html", 700)
+    width = "document.querySelector('.canvas').getBoundingClientRect().width"
+    assert browser.value(width) == pytest.approx(2000)
+    browser.ask("Emulation.setEmulatedMedia", media="print")
+    assert browser.value(width) == pytest.approx(680)
 
 
 def test_headings_links_and_tables_can_be_found_by_who_does_not_see(browser: Browser, page: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +76,37 @@ def test_an_artifact_that_fails_parity_is_not_measured(tmp_path: Path, monkeypat
     monkeypatch.setattr(child, "_verified", lambda *_: SimpleNamespace(passed=False, checks=()))
     outcome = run_cell(cell(), Effort(), tmp_path / "a", measure)
     assert (outcome.reason, outcome.holds, outcome.figures) == ("no parity check ran", False, None)
+
+
+def test_a_measurement_has_the_machine_alone_and_an_export_shares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[object] = []
+
+    @contextlib.contextmanager
+    def device(alone: bool) -> Iterator[None]:
+        held.append(alone)
+        yield
+        held.append("free")
+
+    def measure(asked: Cell, effort: Effort, folder: Path) -> Figures:
+        held.append("measured")
+        return FIGURES
+
+    monkeypatch.setattr(child, "device", device)
+    assert run_cell(cell(), Effort(), tmp_path / "a", measure).done
+    assert held == [False, "free", True, "measured", "free"]
+
+
+def test_a_cell_watches_whoever_started_it_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watches() -> None:
+        raise SystemExit("watches")
+
+    monkeypatch.setattr(child, "end_with_the_caller", watches)
+    with pytest.raises(SystemExit, match="watches"):
+        child.main(str(tmp_path / "absent"))
 
 
 def test_another_version_is_refused_with_both_named(tmp_path: Path) -> None:

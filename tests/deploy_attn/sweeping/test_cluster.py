@@ -127,10 +127,12 @@ def test_a_sweep_ends_when_its_last_worker_is_killed_and_goes_on_here(
     tmp_path: Path, fakes: Fakes, machines: Machines
 ) -> None:
     machines.start_worker()
-    until(lambda: workers(machines.address) == 1)
+    machines.start_worker("jetson-nano=1")  # a machine of another kind gets none of these cells
+    until(lambda: workers(machines.address) == 2)
     with meanwhile(lambda: os.kill(worker_of(fakes, "stuck"), signal.SIGKILL)):
         report = sweep(plan("se,stuck,eca"), tmp_path / "s", replace(options(machines), patience=0.5))
     assert "stuck" in {cell.module.name for cell in report.not_run}
+    assert len({line.split()[-1] for line in fakes.lines("begin")}) == 1
     assert len(report.cells) + len(report.not_run) == 3
     assert f"{len(report.not_run)} cells have not been run" in report.notes[0]
     assert "--resources 'onnxruntime-cpu=1'" in report.notes[0]
@@ -201,6 +203,7 @@ class Answered:
         ({"outcome": {}, "files": {}}, "the worker's answer is none"),
         ({"outcome": OUTCOME, "files": {"../x": b""}}, "files that are none of an artifact"),
         ({"outcome": OUTCOME, "files": {".hidden": b""}}, "files that are none of an artifact"),
+        ({"outcome": OUTCOME, "files": {"": b""}}, "files that are none of an artifact"),
         ({"outcome": OUTCOME, "files": {"x": "text"}}, "files that are none of an artifact"),
         ({"outcome": OUTCOME, "files": None}, "the worker's answer is none"),
     ],

@@ -36,6 +36,12 @@ def test_a_lock_that_is_a_link_or_a_pipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeployAttnError, match="cannot be opened"), device(True, tmp_path / "link"):
         pass
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DeployAttnError, match=r"not a plain file\."), device(True, tmp_path / "pipe"):
+    with pytest.raises(DeployAttnError, match=r"not a plain file of yours"), device(True, tmp_path / "pipe"):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_that_another_user_laid_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    with pytest.raises(DeployAttnError, match=r"not a plain file of yours.*TMPDIR"), device(True, tmp_path / "lock"):
+        pass

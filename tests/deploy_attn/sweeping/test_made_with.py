@@ -32,4 +32,5 @@ def test_a_change_of_a_source_file_is_another_code(tmp_path: Path) -> None:
 
 def test_versions_name_what_a_result_depends_on() -> None:
     assert {"torch", "onnx", "onnxruntime", "python"} < set(made_with())
+    assert {"onnxslim", "tensorrt-rtx"} < set(made_with())  # a rival, and an engine
     assert made_with()[CODE] == code_version() == f"{deploy_attn.__version__}+{digest_of(HOME)}"

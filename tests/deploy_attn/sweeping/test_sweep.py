@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,41 @@ def test_a_cell_whose_file_is_damaged_is_run_again(tmp_path: Path, fakes: Fakes,
     again = sweep(plan("se"), tmp_path / "s", OPTIONS)
     assert (again.ran, again.passed) == (1, True)
     assert str(file) in again.notes[0]
+
+
+def test_a_file_of_another_cell_is_not_taken_for_it(tmp_path: Path, fakes: Fakes) -> None:
+    report = sweep(plan("se"), tmp_path / "s", OPTIONS)
+    file = tmp_path / "s" / "cells" / f"{report.cells[0].key}.json"
+    file.write_text(file.read_text().replace('"module": "se"', '"module": "eca"'))
+    again = sweep(plan("se"), tmp_path / "s", OPTIONS)
+    assert (again.ran, [kept.cell.module.name for kept in again.cells]) == (1, ["se"])
+    assert "is of eca" in again.notes[0]
+
+
+def test_a_cell_whose_artifact_cannot_be_kept_is_not_taken_for_finished(tmp_path: Path, fakes: Fakes) -> None:
+    sweep(plan("eca"), tmp_path / "s", OPTIONS)
+    shutil.rmtree(tmp_path / "s" / "artifacts")
+    (tmp_path / "s" / "artifacts").symlink_to(tmp_path / "absent")
+    with pytest.raises(BadRequest, match="cannot be written"):
+        sweep(plan("se"), tmp_path / "s", OPTIONS)
+    assert len(list((tmp_path / "s" / "cells").iterdir())) == 1
+
+
+def test_a_sweep_that_was_killed_as_it_began_goes_on(tmp_path: Path, fakes: Fakes) -> None:
+    (tmp_path / "s").mkdir()
+    for left in ("sweep.lock", ".sweep.json.1.partial"):
+        (tmp_path / "s" / left).touch()
+    assert sweep(plan("se"), tmp_path / "s", OPTIONS).passed
+
+
+def test_a_folder_is_a_sweeps_before_anything_else_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deploy_attn.sweeping.folder.keep_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(plan("se"), tmp_path / "s", OPTIONS)
+    assert os.listdir(tmp_path / "s") == ["sweep.lock"]
 
 
 def test_progress_tells_how_many_cells_there_are_to_run(tmp_path: Path, fakes: Fakes) -> None:

@@ -44,8 +44,8 @@ def test_each_cell_has_a_row_and_each_reason_a_line(capsys: pytest.CaptureFixtur
     )
     rows = [line.split() for line in shown(report, capsys).splitlines()]
     assert ["module", "where", "median", "ms", "ratio"] in rows
-    assert ["se", "here", "0.01235", "1.500x", "+-0.020", "done"] in rows
-    assert ["eca", "there", "2", "1.500x", "+-0.020", "done,", "no", "claim"] in rows
+    assert ["se", "here", "0.01235", "1.500x", "+-0.030", "done"] in rows
+    assert ["eca", "there", "2", "1.500x", "+-0.030", "done,", "no", "claim"] in rows
     assert ["gct", "here", "failed"] in rows
     assert ["sk", "not", "run"] in rows
     text = shown(report, capsys)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from deploy_attn.engines.fused.library import SYSTEMS, fused_library
+from deploy_attn.engines.fused.session import fused_session
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
 
@@ -43,6 +44,14 @@ def test_it_is_built_once_and_nothing_else_is_left(
     assert fused_library() == fused_library()
     assert [file.read_bytes() for file in cache.iterdir()] == [b"library"]
     assert count.read_text() == "x"
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_library_that_does_not_load_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import sys, pathlib\npathlib.Path(sys.argv[sys.argv.index('-o') + 1]).write_bytes(b'library')\n"
+    monkeypatch.setenv("CC", compiler(tmp_path, script))
+    with pytest.raises(BadRequest, match=r"does not take .*\.so: .*1\.16 or newer.*delete that file"):
+        fused_session(b"")
 
 
 def test_another_compiler_builds_a_library_of_its_own(
@@ -91,13 +100,15 @@ def test_a_cache_that_cannot_be_written_is_refused(cache: Path) -> None:
         ("srm", 13, 0),
         ("cbam", 200, 1),
         ("shuffle", 16, 1),
+        ("shuffle", 17, 0),
         ("triplet", 296, 1),
     ],
 )
-def test_a_kernel_reads_no_parameters_that_are_not_there(name: str, parameters: int, result: int) -> None:
+@pytest.mark.parametrize("value", [3e9, -3e9, np.nan, np.inf])
+def test_a_kernel_reads_no_memory_that_is_not_there(name: str, parameters: int, result: int, value: float) -> None:
     run = ctypes.CDLL(str(fused_library())).fused_by_name
     x, y = np.ones((1, 4, 3, 3), np.float32), np.zeros((1, 4, 3, 3), np.float32)
-    values = np.full(max(parameters, 1), 3e9, np.float32)
+    values = np.full(max(parameters, 1), value, np.float32)
     addresses = [array.ctypes.data_as(ctypes.c_void_p) for array in (x, y, values)]
     extents = (ctypes.c_long * 4)(*x.shape)
     assert run(name.encode(), *addresses[:2], extents, addresses[2], ctypes.c_long(parameters)) == result

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from deploy_attn.engines.latency import cache
 from deploy_attn.engines.latency.cache import Flush, largest_cache_bytes
 
 
@@ -48,5 +50,17 @@ def test_a_flush_writes_all_of_its_memory_each_time() -> None:
     flush = Flush(1 << 20)
     flush()
     flush()
-    assert (flush._memory == 2).all()
-    assert flush._memory.nbytes == flush.nbytes
+    (memory,) = flush._memory
+    assert (memory == 2).all()
+    assert memory.nbytes == flush.nbytes
+
+
+def test_for_several_threads_every_core_writes_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = sorted(os.sched_getaffinity(0))
+    wrote: list[set[int]] = []
+    monkeypatch.setattr(cache, "_write", lambda memory: wrote.append(set(os.sched_getaffinity(0))))
+    flush = Flush(1 << 20, threads=2)
+    flush()
+    assert sorted(map(sorted, wrote)) == [[core] for core in here]
+    assert flush.nbytes == sum(memory.nbytes for memory in flush._memory) == len(here) * (8 << 20)
+    assert sorted(os.sched_getaffinity(0)) == here, "the calling thread stays free"

@@ -31,6 +31,7 @@ QUIET = pairs(1.0, 300, 0.01)
         (pairs(0.97, 300), QUIET, "less than 1.05 times"),
         (pairs(1.2, 30), pairs(1.3, 30), "too noisy"),
         (pairs(1.2, 30), pairs(0.7, 30), "too noisy"),
+        (pairs(1.25, 30), pairs(1.25, 30), "too noisy"),
         (pairs(1.03, 300), pairs(1.0, 300, 0.9), "too noisy"),
         (pairs(1.2, 30, 0.9), pairs(1.0, 30), "either side of 1"),
     ],

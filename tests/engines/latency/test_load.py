@@ -33,8 +33,9 @@ def test_counters_that_lag_behind_give_no_negative_load() -> None:
         (1.0, 0.0, 0.3, 2, "other virtual machines took 0.3 cores"),
         (0.05, 0.4, 0.0, 2, ""),
         (1.0, 0.4, 0.0, 1, "other processes used 0.4 cores"),
+        (1.0, 0.1, 0.0, 1, ""),
     ],
-    ids=["quiet", "busy", "a part of many", "busy too", "stolen", "a tick or two", "one processor"],
+    ids=["quiet", "busy", "a part of many", "busy too", "stolen", "a tick or two", "one processor", "one, quiet"],
 )
 def test_a_block_is_spoiled_by_a_part_of_the_processors(
     seconds: float, others: float, stolen: float, cpus: int, reason: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import random
@@ -106,6 +107,20 @@ def test_what_cannot_be_measured_is_refused(asked: dict[str, float], words: str)
         Effort(**asked)  # type: ignore[arg-type]
 
 
+def test_a_block_stands_between_two_looks_at_an_idle_process_and_no_collector_runs_in_it() -> None:
+    told: list[str] = []
+    quiet = machine()
+    watch = type(quiet)(quiet.read, lambda seconds: told.append("sleep"))
+
+    def timed() -> float:
+        told.append("collected" if gc.isenabled() else "call")
+        return 1.0
+
+    compare(candidate("new", timed), steady("twin", 1.0), None, Effort(pairs=1), bench(watch))
+    assert told[-4:] == ["sleep", "call", "call", "sleep"]
+    assert gc.isenabled()
+
+
 def test_a_block_in_which_something_ran_is_repeated_and_reported() -> None:
     place = bench(machine([1.5]))
     found = compare(steady("new", 1.0), steady("twin", 1.0), steady("old", 2.0), Effort(pairs=40), place)
@@ -113,6 +128,12 @@ def test_a_block_in_which_something_ran_is_repeated_and_reported() -> None:
     assert found.blocks.reasons == ("other processes used 1.5 cores",)
     assert len(found.pairs.ratios) == 40, "pairs of a repeated block are thrown away"
     assert found.claim is not None
+
+
+def test_the_background_is_that_of_the_busier_of_the_two_series() -> None:
+    place = bench(machine([0.09, 0.04]))
+    found = compare(steady("new", 1.0), steady("twin", 1.0), steady("old", 2.0), Effort(pairs=1), place)
+    assert (found.blocks.repeated, found.conditions["background_cores"]) == (0, pytest.approx(0.09))
 
 
 def test_repeating_has_an_end_and_a_claim_says_that_the_machine_was_not_quiet() -> None:

@@ -191,6 +191,17 @@ def test_tensors_without_a_storage_share_no_memory() -> None:
     assert shares_memory(dense[1:], [dense])
 
 
+def test_a_tensor_inside_vmap_has_no_memory_but_its_own() -> None:
+    found: list[bool] = []
+
+    def row(x: Tensor) -> Tensor:
+        found.extend((shares_memory(x, x), shares_memory(x, x + 1)))
+        return x
+
+    torch.vmap(row)(torch.eye(3))
+    assert found == [True, False]
+
+
 def changed_by_name_between(x: Tensor) -> Tensor:
     y = x.clone()
     y[:, 1:] = x[:, :1]
