@@ -196,14 +196,23 @@ def _unfit(network: object) -> str:
 
 
 def own_traceback(error: BaseException, file: Path | None) -> str:
-    """The traceback from the user's file on, without our frames above it.
+    """The traceback from the user's file on, without our frames.
 
     Only the error's own lines where none of its frames is in that file.
     """
     start = error.__traceback__
     while start is not None and not _is_in(start, file):
         start = start.tb_next
-    return "".join(traceback.format_exception(type(error), error, start)).rstrip()
+    told = traceback.TracebackException(type(error), error, start)
+    told.stack = traceback.StackSummary.from_list([frame for frame in told.stack if not _is_ours(frame.filename)])
+    return "".join(told.format()).rstrip()
+
+
+def _is_ours(file: str) -> bool:
+    """Our catalogue is a network's own code, like any other layer."""
+    package = Path(__file__).resolve().parent
+    rooms = (package / "rewriting", *((package / room).resolve() for room in ("engines", "export", "jetson")))
+    return any(room in Path(file).resolve().parents for room in rooms)
 
 
 def _is_in(frame: TracebackType, file: Path | None) -> bool:

@@ -213,6 +213,7 @@ def test_a_network_that_cannot_be_is_refused_and_nothing_is_written(
     message = _refused(cli, f"{net}:{factory}", "--shape", "2x3x8x8")
     for word in words:
         assert word in message
+    assert "untraceable.py" not in message, "frames of ours say nothing about the network"
 
 
 @pytest.mark.parametrize(
