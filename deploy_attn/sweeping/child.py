@@ -8,6 +8,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,10 @@ from deploy_attn.jetson.tensorrt_build import end_with_the_caller
 from deploy_attn.jetson.verdict import failure
 from deploy_attn.sweeping.cell_file import Figures, Outcome, cell_from, effort_from
 from deploy_attn.sweeping.device import device
-from deploy_attn.sweeping.made_with import code_version, made_with
+from deploy_attn.sweeping.made_with import code_version
 from deploy_attn.sweeping.measure import measured
 from deploy_attn.sweeping.plan import Cell, Effort
-from deploy_attn.sweeping.process import ANSWER, JOB, failed, utc_now
+from deploy_attn.sweeping.process import ANSWER, JOB, failed
 
 if TYPE_CHECKING:
     from deploy_attn.engines.verdict import Verdict
@@ -70,15 +71,7 @@ def run_cell(cell: Cell, effort: Effort, folder: Path, measure: Measure = measur
     except Exception as error:  # a bug over one cell is no reason to leave the others
         reason = f"unexpected {type(error).__name__}: {first_line(error)}. That is a bug of deploy-attn.\n"
         reason += traceback.format_exc()
-    return Outcome(
-        reason=reason,
-        holds=holds,
-        figures=figures,
-        where=platform.node() or "unnamed",
-        made_with=made_with(),
-        when=utc_now(),
-        seconds=round(time.monotonic() - began, 3),
-    )
+    return replace(failed(reason, time.monotonic() - began), holds=holds, figures=figures)
 
 
 def _verified(cell: Cell, folder: Path) -> Verdict:

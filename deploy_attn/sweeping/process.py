@@ -78,7 +78,7 @@ def job_of(cell: Cell, effort: Effort) -> dict[str, Any]:
 
 
 def failed(reason: str, seconds: float) -> Outcome:
-    """Of a cell that came to no outcome of its own."""
+    """Of a cell that came to nothing, at this time and place."""
     return Outcome(
         reason=reason,
         holds=None,

@@ -94,3 +94,17 @@ def test_a_table_on_a_full_disk_is_said_in_one_line(full: int) -> None:
         1,
         "deploy-attn: The answer cannot be written: No space left on device.\n",
     )
+
+
+def test_the_program_ends_at_once_but_not_before_what_a_network_s_own_code_leaves_for_the_end(in_folder: Path) -> None:
+    (in_folder / "net.py").write_text(
+        "import atexit, os, pathlib\n"
+        "atexit.register(lambda: pathlib.Path('left').write_text(os.environ['OMP_WAIT_POLICY']))\n"
+        "def build():\n"
+        "    return None\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "deploy_attn", "export", "net.py:build", "--shape", "1x3x8x8"]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 2
+    assert (in_folder / "left").read_text(encoding="utf-8") == "PASSIVE"

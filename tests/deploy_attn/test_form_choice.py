@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from deploy_attn.form_choice import FormChoice, choose_forms
 from deploy_attn.form_contest import Contest, FormPlan, Place
 from deploy_attn.jetson.errors import DeployAttnError
 from deploy_attn.subject import source_of, subject_of
-from deploy_attn.traced import traced_from_subject
+from deploy_attn.traced import Traced, traced_from_subject
 from tests.deploy_attn.judging import Judge
 
 PLAN = FormPlan("cpu", GraphRequest(17, 8), TOLERANCES["fp32"])
@@ -242,6 +243,25 @@ def test_an_export_has_the_faster_form_and_can_be_replaced(judged: Callable[...,
         certificate = report.findings[0].certificate
         assert certificate is not None
         assert certificate.replacement == "SimAMMeans"
+
+
+def test_a_faster_form_that_its_network_takes_back_is_no_silent_export(
+    judged: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(gpu_wins)
+
+    def taken_back(*args: Any) -> Traced:
+        traced = traced_from_subject(*args)
+        if len(args) < 4:  # with the shipped forms
+            return traced
+        left = tuple(replace(one, replaced=False, reason="does not fit") for one in traced.findings)
+        return replace(traced, findings=left)
+
+    monkeypatch.setattr(exporting, "traced_from_subject", taken_back)
+    request = ExportRequest("simam", shape=(1, 8, 6, 5), output=tmp_path / "simam", tune=True)
+    with pytest.raises(DeployAttnError, match=r"does not fit\. Export without --tune"):
+        exporting.export_artifact(request)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_without_tune_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

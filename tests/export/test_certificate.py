@@ -69,6 +69,11 @@ def _failed(certificate: Certificate) -> set[str]:
     return {trial.inputs for trial in certificate.trials if not trial.passed}
 
 
+def test_a_form_that_answers_a_whole_batch_for_its_first_map_is_not_proven() -> None:
+    certificate = _certified(lambda x, _: 2 * x[:1].expand_as(x))
+    assert _failed(certificate) == {"normal, larger batch"}
+
+
 def _inverse(x: Tensor) -> Tensor:
     """1 / x, and 0 at 0: next to 0 it overflows."""
     return torch.where(x == 0, x, 1 / x)
