@@ -28,7 +28,7 @@ from deploy_attn.engines.fused.library import FLAGS, SYSTEMS, fused_library
 from deploy_attn.engines.pairs import Call, Effort, paired, warm_up
 from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
-from deploy_attn.fused_graph import fused_graph, fused_parameters
+from deploy_attn.fusing.graph import fused_graph, fused_parameters
 from deploy_attn.jetson.metrics import compare
 from deploy_attn.modules.base import ReferenceForm
 from deploy_attn.modules.catalogue import Shape

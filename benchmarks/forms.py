@@ -37,15 +37,15 @@ from deploy_attn.engines.pairs import Call, Effort, Paired, paired, warm_up
 from deploy_attn.engines.tolerance import TOLERANCES
 from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
-from deploy_attn.form_choice import choose_forms
-from deploy_attn.form_contest import FormPlan
 from deploy_attn.jetson.metrics import compare
 from deploy_attn.modules.catalogue import Shape
 from deploy_attn.modules.naive_forms import naive
 from deploy_attn.request import ExportRequest
 from deploy_attn.subject import source_of, subject_of
 from deploy_attn.traced import traced_from_subject
-from deploy_attn.tuning import comparing
+from deploy_attn.tuning.form_choice import choose_forms
+from deploy_attn.tuning.form_contest import FormPlan
+from deploy_attn.tuning.tune import comparing
 
 Array = np.ndarray[Any, Any]
 

@@ -10,18 +10,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deploy_attn.benching import BenchOptions, BenchReport, bench
+    from deploy_attn.benching.bench import BenchOptions, BenchReport, bench
+    from deploy_attn.benching.estimate import estimate_artifact
     from deploy_attn.building import build_engine
     from deploy_attn.engines.build import BuildReport
     from deploy_attn.engines.builder import BuildOptions
     from deploy_attn.engines.parity import verify
     from deploy_attn.engines.target import load_target, target_names
     from deploy_attn.engines.verdict import Verdict
-    from deploy_attn.estimating import estimate_artifact
     from deploy_attn.export.linting.fix import FixReport, fix_model
     from deploy_attn.export.linting.lint import LintReport, lint
     from deploy_attn.exporting import ExportReport, export_artifact
-    from deploy_attn.fusing import fuse
+    from deploy_attn.fusing.fuse import fuse
     from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError
     from deploy_attn.modules.catalogue import available
     from deploy_attn.modules.create import create
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from deploy_attn.reporting import Report, report
     from deploy_attn.request import ExportRequest
     from deploy_attn.rewriting.rewrite import Rewrite, rewrite
-    from deploy_attn.tuning import TuneOptions, Tuning, tune
+    from deploy_attn.tuning.tune import TuneOptions, Tuning, tune
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "available": "deploy_attn.modules.catalogue",
-    "bench": "deploy_attn.benching",
-    "BenchOptions": "deploy_attn.benching",
-    "BenchReport": "deploy_attn.benching",
+    "bench": "deploy_attn.benching.bench",
+    "BenchOptions": "deploy_attn.benching.bench",
+    "BenchReport": "deploy_attn.benching.bench",
     "build_engine": "deploy_attn.building",
     "BuildOptions": "deploy_attn.engines.builder",
     "BuildReport": "deploy_attn.engines.build",
@@ -50,11 +50,11 @@ _HOMES = {
     "Report": "deploy_attn.reporting",
     "rewrite": "deploy_attn.rewriting.rewrite",
     "Rewrite": "deploy_attn.rewriting.rewrite",
-    "tune": "deploy_attn.tuning",
-    "TuneOptions": "deploy_attn.tuning",
-    "Tuning": "deploy_attn.tuning",
-    "estimate_artifact": "deploy_attn.estimating",
-    "fuse": "deploy_attn.fusing",
+    "tune": "deploy_attn.tuning.tune",
+    "TuneOptions": "deploy_attn.tuning.tune",
+    "Tuning": "deploy_attn.tuning.tune",
+    "estimate_artifact": "deploy_attn.benching.estimate",
+    "fuse": "deploy_attn.fusing.fuse",
     "export_artifact": "deploy_attn.exporting",
     "ExportRequest": "deploy_attn.request",
     "ExportReport": "deploy_attn.exporting",

@@ -234,8 +234,8 @@ def bench_artifact(  # noqa: PLR0913 - the parser turns each parameter into an o
     as_json: AsJson = False,
 ) -> None:
     def job() -> Report:
-        from deploy_attn.bench_text import effort_from_options, rivals_from_texts
-        from deploy_attn.benching import BenchOptions, bench
+        from deploy_attn.benching.bench import BenchOptions, bench
+        from deploy_attn.benching.text import effort_from_options, rivals_from_texts
         from deploy_attn.build_text import progress_on_stderr
         from deploy_attn.rivals.ground import OwnFiles
 
@@ -255,7 +255,7 @@ def bench_artifact(  # noqa: PLR0913 - the parser turns each parameter into an o
             return bench(folder, options, on_progress)
 
     def estimated() -> Report:
-        from deploy_attn.estimating import estimate_artifact
+        from deploy_attn.benching.estimate import estimate_artifact
 
         if target is None:
             raise BadRequest("--estimate needs a --target; `deploy-attn list --targets` names them.")
@@ -393,7 +393,7 @@ def tune_artifact(
 ) -> None:
     def job() -> Report:
         from deploy_attn.build_text import progress_on_stderr
-        from deploy_attn.tuning import TuneOptions, thread_counts, tune
+        from deploy_attn.tuning.tune import TuneOptions, thread_counts, tune
 
         options = TuneOptions(engine, None if threads is None else thread_counts(threads), seconds)
         with progress_on_stderr(still=True) as on_progress:
@@ -413,7 +413,7 @@ def fuse_artifact(
     as_json: AsJson = False,
 ) -> None:
     def job() -> Report:
-        from deploy_attn.fusing import fuse
+        from deploy_attn.fusing.fuse import fuse
 
         return fuse(folder, output, checkpoint, force)
 

@@ -21,8 +21,6 @@ from deploy_attn.export.reference import check_network, npz_from_cases
 from deploy_attn.export.refine import MODULE, NETWORK, Aim, plan_for, rounded_comparisons
 from deploy_attn.export.simplify import simplify
 from deploy_attn.export.typed import typed_from_plan
-from deploy_attn.form_choice import FormChoice, check_tunable, choose_forms
-from deploy_attn.form_contest import FormPlan
 from deploy_attn.jetson.errors import DeployAttnError
 from deploy_attn.jetson.metrics import Comparison, as_dict
 from deploy_attn.manifest import manifest_of_request, tolerances_of
@@ -30,7 +28,9 @@ from deploy_attn.request import ExportRequest
 from deploy_attn.sources import Source
 from deploy_attn.subject import source_of, subject_of
 from deploy_attn.traced import Traced, traced_from_subject
-from deploy_attn.tuning import TuneOptions, Tuning, comparing, tune
+from deploy_attn.tuning.form_choice import FormChoice, check_tunable, choose_forms
+from deploy_attn.tuning.form_contest import FormPlan
+from deploy_attn.tuning.tune import TuneOptions, Tuning, comparing, tune
 
 if TYPE_CHECKING:
     from deploy_attn.rewriting.finding import Finding

@@ -12,21 +12,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy_attn import bench_text, build_text, bundle_text, tax_text, tune_text
+from deploy_attn import build_text, bundle_text, tax_text
+from deploy_attn.benching import text as bench_text
+from deploy_attn.benching.estimate_text import show_estimates as show_estimates
 from deploy_attn.engines.tolerance import TOLERANCES
-from deploy_attn.estimate_text import show_estimates as show_estimates
 from deploy_attn.finding_text import finding_groups
 from deploy_attn.fix_text import show_fix as show_fix
-from deploy_attn.fuse_text import show_fused as show_fused
+from deploy_attn.fusing.text import show_fused as show_fused
 from deploy_attn.jetson.verdict import failure
 from deploy_attn.lint_text import finding_lines, verdict_of
 from deploy_attn.plain_text import encodable
 from deploy_attn.report_text import show_report as show_report
 from deploy_attn.sweeping.text import show_sweep as show_sweep
+from deploy_attn.tuning import text as tune_text
 from deploy_attn.verdict_text import CHECK_COLUMNS, cell, check_cells, mark_of
 
 if TYPE_CHECKING:
-    from deploy_attn.benching import BenchReport
+    from deploy_attn.benching.bench import BenchReport
     from deploy_attn.bundling import BundleReport
     from deploy_attn.doctor import DoctorReport
     from deploy_attn.engines.build import BuildReport
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from deploy_attn.html_report.page import PageReport
     from deploy_attn.jetson.metrics import Comparison
     from deploy_attn.tax import TaxReport
-    from deploy_attn.tuning import Tuning
+    from deploy_attn.tuning.tune import Tuning
 
 _SHOWN_REASONS = 12
 _OPEN = MappingProxyType({"batch": "B", "height": "H", "width": "W"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from deploy_attn.bench_file import Measured
+from deploy_attn.benching.file import Measured
 from deploy_attn.html_report.blocks import FAIL, NONE, PASS, Block, Missing, Section, Table, Text, columns, number
 from deploy_attn.html_report.facts import Standing, labels_of, setting_of, told, worst_error
 from deploy_attn.html_report.latency import ABOUT_RATIOS, bench_command, interval, ratio_text

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deploy_attn.bench_file import Measured
+from deploy_attn.benching.file import Measured
 from deploy_attn.html_report.subjects import Subject
 from deploy_attn.jetson.parity import Check
 from deploy_attn.verdict_file import VerdictFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from deploy_attn.bench_file import Measured, Ratio, Spread
+from deploy_attn.benching.file import Measured, Ratio, Spread
 from deploy_attn.html_report.blocks import Block, Missing, Section, Table, Text, columns, number
 from deploy_attn.html_report.facts import setting_of
 from deploy_attn.html_report.plots import Distribution, Interval, distributions, ratios

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy_attn.bench_file import BENCHES, Measured, read_bench
+from deploy_attn.benching.file import BENCHES, Measured, read_bench
 from deploy_attn.engines.json_fields import Fields
 from deploy_attn.jetson.artifact import MANIFEST, SELF_HASH, Artifact
 from deploy_attn.jetson.errors import BadRequest

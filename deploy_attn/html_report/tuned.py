@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy_attn.bench_file import ratio_of
+from deploy_attn.benching.file import ratio_of
 from deploy_attn.engines.json_fields import Fields, read_fields
 from deploy_attn.engines.settings_file import settings_file, stored_settings
 from deploy_attn.html_report.blocks import NONE, Block, Table, Text, columns

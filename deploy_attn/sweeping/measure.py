@@ -16,7 +16,7 @@ def measured(cell: Cell, effort: Effort, folder: Path) -> Figures:
     Raises:
         DeployAttnError: it cannot be measured here.
     """
-    from deploy_attn.benching import BenchOptions, bench
+    from deploy_attn.benching.bench import BenchOptions, bench
     from deploy_attn.engines.latency import protocol
 
     against = () if effort.against is None else (effort.against,)

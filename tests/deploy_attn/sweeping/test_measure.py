@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy_attn import benching
+from deploy_attn.benching import bench as benching
 from deploy_attn.engines.latency.result import Blocks, Candidate, Comparison
 from deploy_attn.engines.pairs import Paired
 from deploy_attn.jetson.errors import DeployAttnError

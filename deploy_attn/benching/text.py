@@ -10,8 +10,8 @@ from deploy_attn.engines.latency.result import Latency
 from deploy_attn.jetson.errors import BadRequest
 
 if TYPE_CHECKING:
-    from deploy_attn.bench_record import Record
-    from deploy_attn.benching import BenchReport
+    from deploy_attn.benching.bench import BenchReport
+    from deploy_attn.benching.record import Record
     from deploy_attn.engines.latency.result import Blocks, Comparison
     from deploy_attn.engines.pairs import Paired
 

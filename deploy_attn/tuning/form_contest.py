@@ -21,7 +21,7 @@ from deploy_attn.jetson.errors import DeployAttnError, first_line
 from deploy_attn.jetson.parity import Check, Tolerance, checks_of
 from deploy_attn.jetson.verdict import failure
 from deploy_attn.rewriting.replacement import Candidate, Wanted, outcome_of
-from deploy_attn.tuning import Compare
+from deploy_attn.tuning.tune import Compare
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ import torch
 from deploy_attn import create
 from deploy_attn.engines.fused.session import fused_session
 from deploy_attn.exporting import export_artifact
-from deploy_attn.fusing import fuse
+from deploy_attn.fusing.fuse import fuse
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from deploy_attn.request import ExportRequest
 from tests.conftest import Finished

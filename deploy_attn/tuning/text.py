@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from deploy_attn.tax_text import ratio_text
 
 if TYPE_CHECKING:
-    from deploy_attn.form_choice import FormChoice
-    from deploy_attn.tuning import Tuning
+    from deploy_attn.tuning.form_choice import FormChoice
+    from deploy_attn.tuning.tune import Tuning
 
 SETTING_COLUMNS = ("graph", "settings", "times as fast", "kept", "why")
 FORM_COLUMNS = ("module", "form", "times as fast", "chosen", "why")

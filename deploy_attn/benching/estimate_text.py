@@ -12,8 +12,8 @@ from deploy_attn.verdict_text import cell
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from deploy_attn.benching.estimate import Estimates, Measured
     from deploy_attn.engines.roofline import Estimate
-    from deploy_attn.estimating import Estimates, Measured
 
 _COLUMNS = (
     "graph",

@@ -71,7 +71,7 @@ def fuse(
     artifact = open_artifact(str(folder))
     check_manifest(artifact)
     reference, channels = _module_of(artifact, checkpoint)
-    from deploy_attn.fused_graph import fused_graph
+    from deploy_attn.fusing.graph import fused_graph
 
     content = fused_graph(reference, channels).SerializeToString()
     library = fused_library()

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from deploy_attn import BadRequest, BenchOptions, DamagedArtifact, ExportRequest, bench, benching, export_artifact
-from deploy_attn.bench_file import read_bench
-from deploy_attn.bench_text import rivals_from_texts
+from deploy_attn import BadRequest, BenchOptions, DamagedArtifact, ExportRequest, bench, export_artifact
+from deploy_attn.benching import bench as benching
+from deploy_attn.benching.file import read_bench
+from deploy_attn.benching.text import rivals_from_texts
 from deploy_attn.engines.latency.protocol import Bench, Effort
 from deploy_attn.engines.latency.runners import rival_settings
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner

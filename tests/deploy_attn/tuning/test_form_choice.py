@@ -12,18 +12,19 @@ import pytest
 import torch
 from torch import nn
 
-from deploy_attn import BadRequest, ExportReport, ExportRequest, create, exporting, tuning, verify
-from deploy_attn import form_contest as module
+from deploy_attn import BadRequest, ExportReport, ExportRequest, create, exporting, verify
 from deploy_attn.engines.latency.result import Candidate
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.engines.pairs import Paired
 from deploy_attn.engines.tolerance import TOLERANCES
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
-from deploy_attn.form_choice import FormChoice, choose_forms
-from deploy_attn.form_contest import Contest, FormPlan, Place
 from deploy_attn.jetson.errors import DeployAttnError
 from deploy_attn.subject import source_of, subject_of
 from deploy_attn.traced import Traced, traced_from_subject
+from deploy_attn.tuning import form_contest as module
+from deploy_attn.tuning import tune as tuning
+from deploy_attn.tuning.form_choice import FormChoice, choose_forms
+from deploy_attn.tuning.form_contest import Contest, FormPlan, Place
 from tests.deploy_attn.judging import Judge
 
 PLAN = FormPlan("cpu", GraphRequest(17, 8), TOLERANCES["fp32"])

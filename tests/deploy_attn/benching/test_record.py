@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy_attn.bench_record import Record, RecordFile
+from deploy_attn.benching.record import Record, RecordFile
 from deploy_attn.engines.latency.protocol import Bench, Effort, compare
 from tests.engines.latency.fakes import AT_ONCE, machine, steady
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deploy_attn.bench_record import Record, RecordFile
-from deploy_attn.bench_subject import Subject, check_comparable, check_same, subject_from_folder
+from deploy_attn.benching.record import Record, RecordFile
+from deploy_attn.benching.subject import Subject, check_comparable, check_same, subject_from_folder
 from deploy_attn.engines.latency.cache import Flush
 from deploy_attn.engines.latency.protocol import ITSELF, Bench, Effort, Progress, compare
 from deploy_attn.engines.latency.result import Candidate, Comparison

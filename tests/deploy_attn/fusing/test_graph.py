@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from deploy_attn import create
 from deploy_attn.engines.fused.library import SYSTEMS
 from deploy_attn.engines.fused.session import fused_session
-from deploy_attn.fused_graph import fused_graph
+from deploy_attn.fusing.graph import fused_graph
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.metrics import compare
 from deploy_attn.modules.base import ReferenceForm

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_attn.engines.latency.machine import machine
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
-from deploy_attn.form_contest import THREADS, Contest, FormPlan, Place, TriedForm
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.rewriting.families import matches_of
 from deploy_attn.rewriting.observe import observe
 from deploy_attn.rewriting.prepare import prepared
 from deploy_attn.rewriting.replacement import Candidate
 from deploy_attn.rewriting.semantics import settled
-from deploy_attn.tuning import ENGINE, Compare
+from deploy_attn.tuning.form_contest import THREADS, Contest, FormPlan, Place, TriedForm
+from deploy_attn.tuning.tune import ENGINE, Compare
 
 if TYPE_CHECKING:
     from deploy_attn.engines.target import Target

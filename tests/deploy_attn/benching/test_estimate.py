@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deploy_attn.estimate_text import show_estimates
-from deploy_attn.estimating import estimate_artifact
+from deploy_attn.benching.estimate import estimate_artifact
+from deploy_attn.benching.estimate_text import show_estimates
 from deploy_attn.exporting import export_artifact
 from deploy_attn.jetson.artifact import SELF_HASH, read_manifest
 from deploy_attn.jetson.errors import BadRequest

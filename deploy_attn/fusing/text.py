@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deploy_attn.verdict_text import cell
 
 if TYPE_CHECKING:
-    from deploy_attn.fusing import Fused
+    from deploy_attn.fusing.fuse import Fused
 
 
 def show_fused(fused: Fused) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploy_attn.bench_file import read_bench
+from deploy_attn.benching.file import read_bench
 from deploy_attn.engines.latency.result import Blocks, Candidate, Comparison
 from deploy_attn.engines.pairs import Paired
 from deploy_attn.html_report.latency import interval

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from deploy_attn.bench_record import Record
-from deploy_attn.bench_text import COLUMNS, effort_from_options, lines, rows
-from deploy_attn.benching import BenchReport, NotCompared
+from deploy_attn.benching.bench import BenchReport, NotCompared
+from deploy_attn.benching.record import Record
+from deploy_attn.benching.text import COLUMNS, effort_from_options, lines, rows
 from deploy_attn.build_text import progress_on_stderr
 from deploy_attn.engines.latency.protocol import Effort
 from deploy_attn.engines.latency.result import Blocks, Candidate, Comparison

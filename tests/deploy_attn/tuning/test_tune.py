@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy_attn import BadRequest, DeployAttnError, ExportRequest, export_artifact, tune_text, verify
-from deploy_attn import tuning as module
+from deploy_attn import BadRequest, DeployAttnError, ExportRequest, export_artifact, verify
 from deploy_attn.engines import load
 from deploy_attn.engines.latency.blocks import Watch
 from deploy_attn.engines.latency.protocol import Bench, Effort, compare
 from deploy_attn.engines.latency.result import Candidate
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.jetson.timing import Options
-from deploy_attn.tuning import TuneOptions, Tuning, thread_counts, tune
+from deploy_attn.tuning import text as tune_text
+from deploy_attn.tuning import tune as module
+from deploy_attn.tuning.tune import TuneOptions, Tuning, thread_counts, tune
 from tests.deploy_attn.command_line import Cli
 from tests.deploy_attn.judging import Judge
 

@@ -1,0 +1,1 @@
+"""`deploy-attn bench`: an artifact against what one would run instead, and against what its graph must move."""

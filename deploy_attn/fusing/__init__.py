@@ -1,0 +1,1 @@
+"""`deploy-attn fuse`: a module as one operator of onnxruntime."""

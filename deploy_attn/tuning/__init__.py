@@ -1,0 +1,1 @@
+"""What is chosen by measurement: the settings of an engine and the forms of a network."""
