@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOMS := deploy_attn export engines jetson
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test networks boards lint types wheel clean
+.PHONY: demo test networks boards measured lint types wheel clean
 
 demo: $(INSTALLED)
 	@echo "--- A catalogue module. README.md says how to read the verdict."
@@ -21,6 +21,10 @@ networks: $(INSTALLED)
 
 boards:
 	$(PYTHON) .ci/interpreters
+
+measured: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,rtx,dev,peers]'
+	$(BIN)/python benchmarks/everything.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

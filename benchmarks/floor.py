@@ -1,9 +1,10 @@
 """How far graphs are from what one CPU core can do: hand-fused kernels against onnxruntime, as paired ratios.
 
-Run by hand on a quiet machine: `python benchmarks/floor.py`, two minutes; it needs a C compiler (`cc`, or what `CC`
-names). Three candidates compute one module with its real gates, in one process, turn by turn: the kernel of
+Run by hand on a quiet machine: `python benchmarks/floor.py`, three minutes; it needs a C compiler (`cc`, or what `CC`
+names). The candidates compute one module with its real gates, in one process, turn by turn: the kernel of
 `engines/fused` called by itself, which is the floor; the same kernel as an operator of onnxruntime; and the export form
-in onnxruntime at its better level, on one thread. The latter two have their input and output bound. All are checked
+in onnxruntime at its better level, on one thread. The operator is held
+against the source's graph at its better level too. All but the kernel have their input and output bound. All are checked
 against the catalogue's module before they are timed, read the same map and write into memory that is there already.
 
 Exit code 1 if one of them differs from the module, or the operator takes more than twice its kernel's time.
@@ -25,6 +26,7 @@ import torch
 from cases import MEASURED, Case, Result, Results, cases, machine, shape_from_text, shape_text, versions
 
 from deploy_attn.engines.fused.library import FLAGS, SYSTEMS, fused_library
+from deploy_attn.engines.latency.result import error_bar
 from deploy_attn.engines.pairs import Call, Effort, paired, warm_up
 from deploy_attn.export.inputs import noise_inputs
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
@@ -32,6 +34,7 @@ from deploy_attn.fusing.graph import fused_graph, fused_parameters
 from deploy_attn.jetson.metrics import compare
 from deploy_attn.modules.base import ReferenceForm
 from deploy_attn.modules.catalogue import Shape
+from deploy_attn.modules.naive_forms import naive
 
 Array = np.ndarray[Any, Any]
 
@@ -49,6 +52,7 @@ METHOD = {
     "binding": "input and output of onnxruntime are bound",
     "compiler_flags": " ".join(FLAGS),
     "ratio": "median, 10th and 90th percentile of form / kernel and operator / kernel within a pair: 1 is the floor",
+    "source": "source / operator within a pair: above 1 the operator is faster",
 }
 BOUND = 2.0
 APART = 1e-5  # RMS relative to the module in float64
@@ -92,31 +96,36 @@ def measure(case: Case, shape: Shape, seconds: float) -> Result:
     """One row."""
     module = case.reference(shape)
     x = noise_inputs(shape, seed=0, severe=False)["normal"]
-    graph = _graph(case.reference(shape).double().export_form(shape, "cpu").float(), x)
-    levels = {level: _session(graph, level, x) for level in LEVELS}
-    pilot = paired(levels["all"].call, levels["extended"].call, Effort(0.1 * seconds, 10))
-    level = "all" if pilot.ratio <= 1 else "extended"
-    form, kernel, again = levels[level], _kernel(module, x), _kernel(module, x)
+    graphs = {
+        "source": _graph(naive(case.name, case.reference(shape)), x),
+        "form": _graph(case.reference(shape).double().export_form(shape, "cpu").float(), x),
+    }
+    (source, source_level), (form, level) = (_better(graph, x, seconds) for graph in graphs.values())
+    kernel, again = _kernel(module, x), _kernel(module, x)
     operator = _session(fused_graph(module, shape[1]).SerializeToString(), "all", x)
     apart = {
         name: _apart(module, x, candidate)
-        for name, candidate in {"kernel": kernel, "operator": operator, "form": form}.items()
+        for name, candidate in {"kernel": kernel, "operator": operator, "form": form, "source": source}.items()
     }
     of_form = paired(form.call, kernel.call, Effort(0.4 * seconds, most=1000))
     of_operator = paired(operator.call, kernel.call, Effort(0.3 * seconds, most=1000))
+    of_source = paired(source.call, operator.call, Effort(0.2 * seconds))
+    control = paired(kernel.call, again.call, Effort(0.2 * seconds, most=1000))
     return {
         "case": case.label,
         "name": case.name,
         "shape": shape_text(shape),
         "ratio": of_form.as_dict(),
         "operator": of_operator.as_dict(),
-        "control": paired(kernel.call, again.call, Effort(0.2 * seconds)).as_dict(),
+        "source": of_source.as_dict(),
+        "control": control.as_dict(),
+        "error": round(error_bar(control), 4),
         "microseconds": {
             "kernel": _us(of_form.second_s),
             "operator": _us(of_operator.first_s),
             "form": _us(of_form.first_s),
         },
-        "level": level,
+        "levels": {"source": source_level, "form": level},
         "rms_relative_apart": apart,
     }
 
@@ -148,6 +157,14 @@ def _session(graph: bytes, level: str, x: Array) -> Candidate:
     binding.bind_ortvalue_input(session.get_inputs()[0].name, ort.OrtValue.ortvalue_from_numpy(x))
     binding.bind_ortvalue_output(session.get_outputs()[0].name, ort.OrtValue.ortvalue_from_numpy(output))
     return _warm(lambda: session.run_with_iobinding(binding), output)
+
+
+def _better(graph: bytes, x: Array, seconds: float) -> tuple[Candidate, str]:
+    """A graph at its better level, from a short pilot, and that level."""
+    levels = {level: _session(graph, level, x) for level in LEVELS}
+    pilot = paired(levels["all"].call, levels["extended"].call, Effort(0.1 * seconds, 10))
+    level = "all" if pilot.ratio <= 1 else "extended"
+    return levels[level], level
 
 
 def _warm(call: Call, output: Array) -> Candidate:
@@ -187,7 +204,8 @@ def _line(row: Result) -> str:
     return (
         f"{row['case']:<10} {row['shape']:<12} form {form['median']:6.2f} ({form['p10']:.2f}..{form['p90']:.2f}, "
         f"n={form['pairs']})  operator {operator['median']:.2f} ({operator['p10']:.2f}..{operator['p90']:.2f})  "
-        f"control {row['control']['median']:.2f}  {us['form']} / {us['operator']} / {us['kernel']} us  {row['level']}"
+        f"+- {row['error']:.3f}  {us['form']} / {us['operator']} / {us['kernel']} us  "
+        f"source {row['source']['median']:.2f}  {row['levels']['source']}/{row['levels']['form']}"
     )
 
 

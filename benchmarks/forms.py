@@ -11,9 +11,10 @@ to the source's code at ALL, which is the default, is reported too.
 
 Exit code 1 if a form is slower than the source's code, or differs from it.
 
-With `--choice` the forms of a module are held against each other instead, as
-`deploy-attn export --tune` does it; exit code 1 if one that is not shipped for
-CPUs is faster than the one that is by more than the control's error.
+With `--choice` the forms of each module that has several are held against each
+other instead, as `deploy-attn export --tune` does it, in 5 to 10 minutes; exit
+code 1 if one that is not shipped for CPUs is faster than the one that is by more
+than the control's error, or if the machine is too noisy to tell.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import torch
 from cases import MEASURED, Case, Result, Results, cases, machine, name_argument, shape_from_text, shape_text, versions
 from torch import nn
 
+from deploy_attn.engines.latency.result import error_bar
 from deploy_attn.engines.pairs import Call, Effort, Paired, paired, warm_up
 from deploy_attn.engines.tolerance import TOLERANCES
 from deploy_attn.export.inputs import noise_inputs
@@ -50,6 +52,7 @@ from deploy_attn.tuning.tune import comparing
 Array = np.ndarray[Any, Any]
 
 SHAPES: tuple[Shape, ...] = ((1, 64, 56, 56), (1, 256, 28, 28), (1, 512, 26, 26), (8, 256, 28, 28))
+CHOICE_SHAPES = SHAPES[:2]
 LEVELS: Mapping[str, ort.GraphOptimizationLevel] = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -60,11 +63,13 @@ METHOD = {
     "spinning": False,
     "warm_up": "until two windows of time agree within 5 %, or for a second",
     "pairs": "30 to 300 by a time budget; at least 8 where a call takes more than 50 ms",
-    "control": "the source's graph against a second session of itself, where a call takes up to 50 ms",
+    "control": "the source's graph against a second session of itself",
+    "error": "how far from 1 the control's median may lie, with a probability of 95 %",
     "ratio": "median, 10th and 90th percentile of source / form within a pair: above 1 the form is faster",
 }
 BOUND = 0.98
 FAMILY = "cpu"
+STANDS, FASTER, NOT_DECIDED = "stands", "faster", "not decided"
 APART = 1e-4  # RMS relative, of two FP32 graphs of one function
 
 
@@ -149,7 +154,8 @@ class Contest:
 def main() -> int:
     """Measures, prints a line a case, and says whether every form holds."""
     wanted = _arguments()
-    todo = [(case, shape) for case in cases(wanted.names) for shape in wanted.shapes]
+    shapes = wanted.shapes or (CHOICE_SHAPES if wanted.choice else SHAPES)
+    todo = [(case, shape) for case in cases(wanted.names) for shape in shapes]
     if wanted.choice:
         return choices(todo, wanted)
     renewed = [(case.label, shape_text(shape)) for case, shape in todo]
@@ -185,6 +191,7 @@ def measure(case: Case, shape: Shape, seconds: float) -> Result:
         again = contest.gain(levels["naive"], levels["form"], AGAIN)
         better = better.joined(again)
     at_all = better if levels["naive"] == "all" else contest.gain("all", levels["form"], SIDE)
+    control = contest.control(levels["naive"])
     return {
         "case": case.label,
         "name": case.name,
@@ -192,7 +199,8 @@ def measure(case: Case, shape: Shape, seconds: float) -> Result:
         "options": dict(case.options(*shape[2:])),
         "ratio": better.as_dict(),
         "ratio_to_all": at_all.as_dict(),
-        "control": None if better.slow else contest.control(levels["naive"]).as_dict(),
+        "control": control.as_dict(),
+        "error": round(error_bar(control), 4),
         "microseconds": {"naive": _us(better.first_s), "naive_all": _us(at_all.first_s), "form": _us(better.second_s)},
         "levels": levels,
         "rms_relative_apart": float(f"{apart:.1e}"),
@@ -200,19 +208,22 @@ def measure(case: Case, shape: Shape, seconds: float) -> Result:
 
 
 def choices(todo: Sequence[tuple[Case, Shape]], wanted: argparse.Namespace) -> int:
-    """Every form of each case against the shipped one; a row a case, and whether the shipped ones stand."""
+    """The forms of each case that has several against each other; a row a case, and whether the shipped one stands."""
+    todo = [(case, shape) for case, shape in todo if len(set(case.reference(shape).forms.values())) > 1]
     head = {"machine": machine(), "versions": versions("torch", "onnx", "onnxruntime", "numpy"), "family": FAMILY}
     renewed = [(case.label, shape_text(shape)) for case, shape in todo]
     results = Results(wanted.output or MEASURED / "choice.json", head, ("case", "shape"), renewed)
     failures = []
     for case, shape in todo:
         tried = tried_forms(case, shape, wanted.seconds_per_case)
-        results.add({"case": case.label, "shape": shape_text(shape), "tried": tried})
-        print(f"{case.label:<18} {shape_text(shape):<12}", *map(_told, tried), sep="  ", flush=True)
+        verdict = verdict_on(tried)
+        told = {"case": case.label, "name": case.name, "shape": shape_text(shape)}
+        results.add({**told, "options": dict(case.options(*shape[2:])), "verdict": verdict, "tried": tried})
+        print(f"{case.label:<18} {shape_text(shape):<12}", *map(_told, tried), verdict, sep="  ", flush=True)
         failures += [
             f"{case.label} at {shape_text(shape)}: {one['form']}, {one['reason']}"
             for one in tried
-            if one["chosen"] and one["form"] != FAMILY
+            if not one["decided"] or (one["chosen"] and one["form"] != FAMILY)
         ]
         gc.collect()
     print("\n".join(failures), file=sys.stderr)
@@ -228,15 +239,22 @@ def tried_forms(case: Case, shape: Shape, seconds: float) -> list[Result]:
     return [one.as_dict() for one in choose_forms(subject, findings, plan, comparing(seconds)).tried]
 
 
+def verdict_on(tried: Sequence[Result]) -> str:
+    """`faster` where another form than the shipped one was chosen, `not decided` where one may be, else `stands`."""
+    if any(one["chosen"] and one["form"] != FAMILY for one in tried):
+        return FASTER
+    return STANDS if all(one["decided"] for one in tried) else NOT_DECIDED
+
+
 def _told(one: Result) -> str:
-    ratio = "-" if one["ratio"] is None else f"{one['ratio']['median']:.2f}"
+    ratio = "-" if one["ratio"] is None else f"{one['ratio']['median']:.2f} +- {one['error']:.3f}"
     return f"{one['form']} {ratio}{' chosen' if one['chosen'] else ''}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Export forms against the source's code in onnxruntime on a CPU.")
     parser.add_argument("--names", nargs="+", type=name_argument, default=(), help="only these modules")
-    parser.add_argument("--shapes", nargs="+", type=shape_from_text, default=SHAPES, help="only these, as 1x256x28x28")
+    parser.add_argument("--shapes", nargs="+", type=shape_from_text, default=(), help="only these, as 1x256x28x28")
     parser.add_argument("--seconds-per-case", type=float, default=5.0, help="about so long for each; slow ones longer")
     parser.add_argument("--choice", action="store_true", help="forms against each other: is the shipped one right?")
     parser.add_argument("--output", type=Path, help="where results go; a file of docs/measured by default")
@@ -259,10 +277,9 @@ def _us(times: Sequence[float]) -> int:
 
 def _line(row: Result) -> str:
     better, at_all, us = (row[name] for name in ("ratio", "ratio_to_all", "microseconds"))
-    control = f"{row['control']['median']:.2f}" if row["control"] else "-"
     return (
         f"{row['case']:<18} {row['shape']:<12} {better['median']:6.2f} ({better['p10']:.2f}..{better['p90']:.2f}, "
-        f"n={better['pairs']})  to ALL {at_all['median']:6.2f}  control {control}  "
+        f"n={better['pairs']}) +- {row['error']:.3f}  to ALL {at_all['median']:6.2f}  "
         f"{us['naive']} -> {us['form']} us  {row['levels']['naive']}/{row['levels']['form']}"
     )
 

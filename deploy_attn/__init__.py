@@ -10,11 +10,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deploy_attn import engines
     from deploy_attn.benching.bench import BenchOptions, BenchReport, bench
     from deploy_attn.benching.estimate import estimate_artifact
     from deploy_attn.building import build_engine
     from deploy_attn.engines.build import BuildReport
     from deploy_attn.engines.builder import BuildOptions
+    from deploy_attn.engines.latency.protocol import Effort
     from deploy_attn.engines.parity import verify
     from deploy_attn.engines.target import load_target, target_names
     from deploy_attn.engines.verdict import Verdict
@@ -43,6 +45,7 @@ _HOMES = {
     "BuildOptions": "deploy_attn.engines.builder",
     "BuildReport": "deploy_attn.engines.build",
     "create": "deploy_attn.modules.create",
+    "Effort": "deploy_attn.engines.latency.protocol",
     "run_remote": "deploy_attn.remote.fleet",
     "RemoteOptions": "deploy_attn.remote.options",
     "RemoteReport": "deploy_attn.remote.fleet",
@@ -79,6 +82,7 @@ __all__ = [
     "BuildReport",
     "DamagedArtifact",
     "DeployAttnError",
+    "Effort",
     "ExportReport",
     "ExportRequest",
     "FixReport",
@@ -95,6 +99,7 @@ __all__ = [
     "bench",
     "build_engine",
     "create",
+    "engines",
     "estimate_artifact",
     "export_artifact",
     "fix_model",
@@ -111,6 +116,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "engines":
+        return importlib.import_module(f"{__name__}.engines")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

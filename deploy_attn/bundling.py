@@ -127,7 +127,7 @@ def bundle(path: str | Path, target: str, output: str | Path | None = None, forc
     packed = pack(cases, _seed(artifact))
     files = _files(artifact, packed, {**_about(artifact, goal, cases), "left_out": left_out})
     content = _archived(name, files)
-    write_output(archive, content)
+    write_output(archive, content, force)
     return BundleReport(
         archive=archive,
         folder=name,

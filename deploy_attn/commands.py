@@ -218,7 +218,7 @@ def bench_artifact(  # noqa: PLR0913 - the parser turns each parameter into an o
     other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="Another, to compare with.")] = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(metavar="RIVAL,...", help="naive, onnxsim, onnxslim, eager, compile, openvino."),
+        typer.Option(metavar="RIVAL,...", help="naive, onnxsim, onnxslim, eager, compile, openvino, fused."),
     ] = None,
     engine: Annotated[str, typer.Option(help="The engine to time it in.")] = "onnxruntime",
     precision: Annotated[str | None, typer.Option(help="fp32 or fp16; every one that the artifact has.")] = None,
@@ -228,7 +228,7 @@ def bench_artifact(  # noqa: PLR0913 - the parser turns each parameter into an o
     seconds: Annotated[float | None, typer.Option(metavar="S", help="About so long for a comparison; 10.")] = None,
     source: Annotated[Path | None, typer.Option(metavar="FILE", help="The network's own file, for rivals.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Its weights, for rivals.")] = None,
-    estimate: Annotated[bool, typer.Option("--estimate", help="The floor on --target instead; nothing runs.")] = False,
+    estimate: Annotated[bool, typer.Option("--estimate", help="The floor on --target instead, untimed.")] = False,
     target: Annotated[str | None, typer.Option(metavar="TARGET", help="Of --estimate.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Time it without a verdict that holds; no claim.")] = False,
     as_json: AsJson = False,
@@ -261,7 +261,11 @@ def bench_artifact(  # noqa: PLR0913 - the parser turns each parameter into an o
             raise BadRequest("--estimate needs a --target; `deploy-attn list --targets` names them.")
         if other is not None or against:
             raise BadRequest("--estimate is of one artifact, without timing it; leave DIR2 and --against out.")
-        return estimate_artifact(folder, target, precision)
+        if (pairs, seconds, source, checkpoint) != (None,) * 4 or force:
+            raise BadRequest(
+                "--estimate times nothing; leave --pairs, --seconds, --source, --checkpoint and --force out."
+            )
+        return estimate_artifact(folder, target, precision, threads, cold)
 
     _finish(estimated if estimate else job, "show_estimates" if estimate else "show_bench", as_json)
 
@@ -365,6 +369,7 @@ def sweep_cells(  # noqa: PLR0913 - the parser turns each parameter into an opti
         str | None, typer.Option(metavar="ADDRESS", help="Of dask.distributed, tcp://host:8786; without it, here.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run cells again that failed.")] = False,
+    cell_limit: Annotated[float, typer.Option(metavar="S", help="A cell that takes longer has failed.")] = 1800.0,
     as_json: AsJson = False,
 ) -> None:
     def job() -> Report:
@@ -376,7 +381,7 @@ def sweep_cells(  # noqa: PLR0913 - the parser turns each parameter into an opti
         given = {axis: texts for axis, texts in axes.items() if texts is not None}
         plan = plan_from_texts(given, target, Effort(against, seconds))
         with progress_on_stderr() as on_cell:
-            return sweep(plan, output, SweepOptions(scheduler, retry_failed), on_cell)
+            return sweep(plan, output, SweepOptions(scheduler, retry_failed, cell_limit), on_cell)
 
     _finish(job, "show_sweep", as_json)
 
@@ -386,9 +391,9 @@ def tune_artifact(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
     engine: Annotated[str, typer.Option(help="onnxruntime.")] = "onnxruntime",
     threads: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Counts to try; 1, 2, 4 ... and all cores.")
+        str | None, typer.Option(metavar="N,...", help="Keep to these; the default, 1, 2, 4 ... and all cores.")
     ] = None,
-    seconds: Annotated[float, typer.Option(metavar="S", help="About so long for each comparison.")] = 2.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="About so long a comparison, 30 pairs at least.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
     def job() -> Report:
@@ -406,10 +411,10 @@ def tune_artifact(
 def fuse_artifact(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `export` wrote.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Where to; DIR.fused.onnx.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE.onnx", help="Elsewhere than in DIR.")
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="What DIR was exported with.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a FILE that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     def job() -> Report:

@@ -8,11 +8,13 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any
 
+from deploy_attn.engines.fused.library import has_compiler
 from deploy_attn.engines.gpus import gpus
 
 _ONNXRUNTIMES = (
@@ -25,6 +27,15 @@ _ONNXRUNTIMES = (
 )
 _TENSORRTS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx")
 _LIBRARIES = ("torch", "onnx", "onnxsim", "numpy", "safetensors", "pillow", "typer", "rich")
+# What an extra of the package adds, and its distributions.
+_EXTRAS = MappingProxyType(
+    {
+        "report": ("a page of artifacts as HTML (report -o)", ("jinja2", "matplotlib")),
+        "remote": ("boards over SSH (remote)", ("asyncssh",)),
+        "sweep": ("a sweep on several machines (sweep --scheduler)", ("distributed",)),
+        "peers": ("bench against onnxslim and OpenVINO (bench --against)", ("onnxslim", "openvino")),
+    }
+)
 _TENSORRT_MODULES = ("tensorrt", "tensorrt_rtx")
 _IMPORT_SECONDS = 60
 # The path of imports is set once Python is up: in PYTHONPATH a `types.py` of the user would keep it from starting.
@@ -62,7 +73,8 @@ class DoctorReport:
 
 def examine() -> DoctorReport:
     """Looks at packages, providers and GPUs; changes nothing."""
-    versions = {name: _version(name) for name in (*_LIBRARIES, *_ONNXRUNTIMES, *_TENSORRTS)}
+    added = (name for _, names in _EXTRAS.values() for name in names)
+    versions = {name: _version(name) for name in (*_LIBRARIES, *added, *_ONNXRUNTIMES, *_TENSORRTS)}
     providers, broken = _providers(versions)
     tensorrts, unloadable = _tensorrts()
     gpu = "; ".join(gpus("name", "memory.total", "driver_version"))
@@ -83,6 +95,7 @@ def _jobs(
         return [f"pip install {name}" for name in names if not versions[name]]
 
     runtime = [] if "CPUExecutionProvider" in providers else ["pip install 'deploy-attn[cpu]' (onnxruntime)"]
+    compiler = [] if has_compiler() else ["a C compiler (`apt install gcc`, or name one with CC)"]
     no_gpu = [] if gpu else ["an NVIDIA GPU with its driver"]
     other_build = ["pip install 'deploy-attn[gpu]' instead of [cpu]"]
     cuda = [] if "CUDAExecutionProvider" in providers else other_build
@@ -93,12 +106,21 @@ def _jobs(
         Job("export to ONNX, verified on the CPU", tuple(lacking("torch", "onnx", "onnxsim") + runtime)),
         Job("verify an artifact on the CPU", tuple(lacking("onnx", "numpy") + runtime)),
         Job("lint a model for a target", tuple(lacking("onnx", "numpy"))),
+        Job("fused operators for onnxruntime on the CPU", tuple(lacking("torch", "onnx") + runtime + compiler)),
         Job("onnxruntime's CUDA provider", tuple(no_gpu + cuda)),
         Job("onnxruntime's TensorRT provider", tuple(no_gpu + in_onnxruntime + trt)),
         Job("build and run TensorRT engines for the GPU of this machine", tuple(no_gpu + trt)),
         Job("build TensorRT-RTX engines, which takes no GPU", tuple(rtx)),
         Job("run TensorRT-RTX engines", tuple(no_gpu + rtx)),
+        *_added(versions),
     )
+
+
+def _added(versions: Mapping[str, str | None]) -> Iterator[Job]:
+    """What each extra adds."""
+    for extra, (what, names) in _EXTRAS.items():
+        absent = ", ".join(name for name in names if not versions[name])
+        yield Job(what, (f"pip install 'deploy-attn[{extra}]' ({absent})",) if absent else ())
 
 
 def _conflict(versions: Mapping[str, str | None]) -> str | None:

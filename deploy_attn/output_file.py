@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from deploy_attn.engines.whole_file import write_whole
 from deploy_attn.jetson.errors import BadRequest
 
 
@@ -27,21 +28,28 @@ def check_output(file: Path, force: bool, example: str) -> None:
         raise BadRequest(f"{file} is not a plain file, so --force does not replace it. Choose another with -o.")
 
 
-def write_output(file: Path, content: bytes) -> None:
+def write_output(file: Path, content: bytes, force: bool) -> None:
     """Writes a file, whole or not at all, and the folders that it lies in.
 
+    Args:
+        force: whether what is there is replaced, also what came there since `check_output`.
+
     Raises:
-        BadRequest: it cannot be written.
+        BadRequest: it cannot be written, or something is there and no `force`.
     """
-    draft = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.write_bytes(content)
-            os.replace(draft, file)
-        finally:
-            draft.unlink(missing_ok=True)
     except OSError as error:
+        raise _unwritable(file, error) from error
+    try:
+        write_whole(file, content, replace=force)
+    except FileExistsError as error:
         raise BadRequest(
-            f"{file} cannot be written: {error.strerror or error}. Choose another file with -o."
+            f"{file} has appeared meanwhile. Choose another file with -o, or replace it with --force."
         ) from error
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> BadRequest:
+    return BadRequest(f"{file} cannot be written: {error.strerror or error}. Choose another file with -o.")

@@ -339,6 +339,7 @@ def performance_page(template: str, measured: Measured) -> str:
         "summary": tables.cpu_summary(measured),
         "control": tables.cpu_control(measured),
         "forms": tables.cpu_table(measured),
+        "choice": tables.choice_table(measured),
         "fp16": tables.fp16_table(measured),
         "kernels": tables.kernel_table(measured),
         "networks": tables.network_table(measured),

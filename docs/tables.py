@@ -71,6 +71,8 @@ class Measured(NamedTuple):
     networks: Row
     peers: Row
     floor: Row
+    quiet: Row
+    choice: Row
 
     def rows(self, kind: str, name: str | None = None) -> list[Row]:
         """Rows of one file, in its order; only those of a module if it is named."""
@@ -100,6 +102,7 @@ def cpu_table(measured: Measured, name: str | None = None) -> str:
             row["case"] + _unlike_the_default(row),
             row["shape"],
             _ratio(row["ratio"]),
+            _error(row),
             _ratio(row["ratio_to_all"]),
             f"{row['microseconds']['naive']:,}",
             f"{row['microseconds']['form']:,}",
@@ -107,7 +110,7 @@ def cpu_table(measured: Measured, name: str | None = None) -> str:
         ]
         for row in _by_shape(measured.rows("forms", name))
     ]
-    headings = ["module", "map", "source / form", "source at ALL / form", "source, us", "form, us", "levels"]
+    headings = ["module", "map", "source / form", "error", "source at ALL / form", "source, us", "form, us", "levels"]
     return table(headings, rows) if rows else NOT_MEASURED
 
 
@@ -119,6 +122,11 @@ def _by_shape(rows: list[Row]) -> list[Row]:
 
 def _ratio(summary: Row) -> str:
     return f"**{summary['median']:.2f}** ({summary['p10']:.2f} to {summary['p90']:.2f}, n={summary['pairs']})"
+
+
+def _error(row: Row) -> str:
+    """The control's error bar."""
+    return f"+- {row['error']:.3f}" if "error" in row else "-"
 
 
 def _unlike_the_default(row: Row) -> str:
@@ -136,14 +144,14 @@ def network_table(measured: Measured) -> str:
             row["name"],
             str(row["blocks"]),
             _ratio(row["ratio"]),
-            f"{row['control']['median']:.2f}",
+            _error(row),
             f"{row['ms']['before']}",
             f"{row['ms']['after']}",
             f"{row['export_s']}",
         ]
         for row in measured.rows("networks")
     ]
-    headings = ["network", "attention blocks", "plain / exported", "control", "plain, ms", "exported, ms", "export, s"]
+    headings = ["network", "attention blocks", "plain / exported", "error", "plain, ms", "exported, ms", "export, s"]
     return table(headings, rows) if rows else NOT_MEASURED
 
 
@@ -223,6 +231,33 @@ def cpu_summary(measured: Measured) -> str:
     return f"{table(headings, rows)}\n\nBelow 1.05 on every map: {equal}."
 
 
+def choice_table(measured: Measured) -> str:
+    """A row for each form that is not the shipped one, against it."""
+    rows = [
+        [
+            row["case"] + _unlike_the_default(row),
+            row["shape"],
+            one["form"],
+            _ratio(one["ratio"]) if one["ratio"] else "not timed",
+            _error(one) if one["ratio"] else "-",
+            _verdict(one),
+        ]
+        for row in _by_shape(measured.rows("choice"))
+        for one in row["tried"][1:]
+    ]
+    headings = ["module", "map", "form", "shipped form / this form", "error", "verdict"]
+    return table(headings, rows) if rows else NOT_MEASURED
+
+
+def _verdict(one: Row) -> str:
+    """On a form that is not the shipped one."""
+    if one["chosen"]:
+        return "**this one is faster**"
+    if not one["ratio"]:
+        return f"the shipped form stands: {one['reason']}"
+    return "the shipped form stands" if one["decided"] else "not decided"
+
+
 def floor_table(measured: Measured) -> str:
     """How many times its hand-fused kernel's time a form takes, and the kernel as an operator of onnxruntime."""
     rows = [
@@ -231,12 +266,13 @@ def floor_table(measured: Measured) -> str:
             row["shape"],
             _ratio(row["ratio"]),
             _ratio(row["operator"]),
-            f"{row['control']['median']:.2f}",
+            _ratio(row["source"]) if "source" in row else "-",
+            _error(row),
             *(f"{row['microseconds'][one]:,.0f}" for one in ("form", "operator", "kernel")),
         ]
         for row in _by_shape(measured.rows("floor"))
     ]
-    headings = ["module", "map", "form / kernel", "operator / kernel", "control"]
+    headings = ["module", "map", "form / kernel", "operator / kernel", "source / operator", "error"]
     return table([*headings, "form, us", "operator, us", "kernel, us"], rows) if rows else NOT_MEASURED
 
 
@@ -323,17 +359,26 @@ def _kernel_figures(found: Row) -> tuple[str, str, str]:
 
 
 def conditions_table(measured: Measured) -> str:
-    """Where and with what each file was made."""
+    """Where and with what each file was made, and what else the machine did meanwhile."""
     rows = []
+    meanwhile = {row["name"]: row for row in measured.rows("quiet")}
     for kind in Measured._fields:
         head: Row = getattr(measured, kind)
-        if head:
+        if head and kind != "quiet":
             machine = head.get("machine")
             where = f"{machine['cpu']}, {machine['cores']} cores" if machine else "any: nothing is timed"
             versions = ", ".join(f"{name} {number}" for name, number in head["versions"].items())
             kept = "[rtx_static.json](../benchmarks/rtx_static.json)" if kind == "kernels" else None
-            rows.append([kept or f"[{kind}.json](measured/{kind}.json)", where, versions])
-    return table(["results", "machine", "versions"], rows) if rows else NOT_MEASURED
+            file = kept or f"[{kind}.json](measured/{kind}.json)"
+            rows.append([file, where, versions, _meanwhile(meanwhile.get(kind)) if machine else "-"])
+    return table(["results", "machine", "versions", "others meanwhile"], rows) if rows else NOT_MEASURED
+
+
+def _meanwhile(row: Row | None) -> str:
+    """In cores; what another virtual machine took counts too."""
+    if row is None:
+        return "not watched"
+    return f"{row['others'] + row['stolen']:.2f} of a core in {row['seconds'] / 60:.0f} min"
 
 
 def target_table(targets: Iterable[Target], columns: Mapping[str, str]) -> str:

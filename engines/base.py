@@ -28,6 +28,7 @@ ENGINES: Mapping[str, str] = MappingProxyType(
         "onnxruntime": "deploy_attn.engines.onnxruntime:OnnxRuntimeCpu",
         "onnxruntime-cuda": "deploy_attn.engines.onnxruntime:OnnxRuntimeCuda",
         "onnxruntime-tensorrt": "deploy_attn.engines.onnxruntime:OnnxRuntimeTensorRt",
+        "onnxruntime-fused": "deploy_attn.engines.fused.engine:OnnxRuntimeFused",
         "tensorrt": "deploy_attn.engines.tensorrt:TensorRt",
         "tensorrt-rtx": "deploy_attn.engines.tensorrt_rtx:TensorRtRtx",
     }

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deploy_attn.engines.folder_lock import locked
 from deploy_attn.jetson.artifact import Artifact
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.tensorrt_module import title
@@ -134,7 +135,7 @@ def find_engine(artifact: Artifact, engine: str, precision: str, here: Here | No
     folder = Path(artifact.path)
     loadable: list[EngineFile] = []
     refused: list[str] = []
-    with _locked(folder, exclusive=False):
+    with locked(folder, exclusive=False):
         for stem in _stems(folder, engine, precision):
             try:
                 manifest = _manifest(folder / f"{stem}.json", stem)
@@ -163,7 +164,7 @@ def find_engine(artifact: Artifact, engine: str, precision: str, here: Here | No
 
 def find_built(folder: Path, key: EngineKey) -> EngineFile | None:
     """The intact engine of exactly this key, if it is there."""
-    with _locked(folder, exclusive=False), contextlib.suppress(_Refused):
+    with locked(folder, exclusive=False), contextlib.suppress(_Refused):
         manifest = _manifest(folder / f"{key.stem}.json", key.stem)
         if manifest.key.sha256 == key.sha256:
             return _intact(folder / f"{key.stem}.engine", manifest)
@@ -180,7 +181,7 @@ def write_engine(folder: Path, manifest: EngineManifest, content: bytes) -> Engi
     path = folder / f"{manifest.key.stem}.engine"
     try:
         with (
-            _locked(folder, exclusive=True),
+            locked(folder, exclusive=True),
             _written(path, content) as engine,
             _written(path.with_suffix(".json"), text.encode("utf-8")) as words,
         ):
@@ -329,23 +330,3 @@ def _written(path: Path, content: bytes) -> Iterator[Path]:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, exclusive: bool) -> Iterator[None]:
-    """Keeps an engine and its manifest of one build, where builds and readers meet in a folder.
-
-    Systems without flock go without.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network file system may have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(descriptor)

@@ -37,6 +37,8 @@ def load(path: str | Path, engine: str = "onnxruntime", precision: str | None = 
     if precision is not None and precision not in listed:
         remedy = "Export it with --fp16." if precision == "fp16" else "Name one of these."
         raise BadRequest(f"{path} has no graph in {precision!r}; it has {' and '.join(listed)}. {remedy}")
+    if precision not in (None, *chosen.prefers):
+        raise BadRequest(f"{engine} runs {' and '.join(chosen.prefers)} only, and {precision} was asked for.")
     made = chosen(artifact)
     for name in (precision,) if precision else chosen.prefers:
         if name in listed:

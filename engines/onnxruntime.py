@@ -61,6 +61,8 @@ _MISSING_LIBRARY = re.compile(r"(lib[\w+-]+\.so)\.?(\d*)[\w.]*: cannot open shar
 class OnnxRuntimeCpu(Engine):
     """FP32 graphs as they are; typed FP16 graphs from both sides, since a CPU computes them in FP32.
 
+    `fixed` are settings that cannot be chosen; None where they can.
+
     Args:
         settings: by precision; None for those that were tuned for this artifact, if any were.
 
@@ -69,6 +71,7 @@ class OnnxRuntimeCpu(Engine):
     """
 
     prefers: ClassVar[Sequence[str]] = ("fp32", "fp16")
+    fixed: ClassVar[Settings | None] = None
 
     def __init__(self, artifact: Artifact, settings: Mapping[str, Settings] | None = None) -> None:
         super().__init__(artifact)
@@ -255,6 +258,10 @@ class OnnxRuntimeRunner(Runner):
         raise BadRequest(_reason_not_started(provider, text))
 
     def _new_session(self, ort: Any) -> onnxruntime.InferenceSession:
+        providers = [(self._settings.provider, self._provider_options(ort))]
+        return ort.InferenceSession(self._content, self._options(ort), providers=providers, enable_fallback=0)
+
+    def _options(self, ort: Any) -> onnxruntime.SessionOptions:
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
         options.intra_op_num_threads = self._settings.intra_op_threads
@@ -266,8 +273,7 @@ class OnnxRuntimeRunner(Runner):
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._settings.provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        providers = [(self._settings.provider, self._provider_options(ort))]
-        return ort.InferenceSession(self._content, options, providers=providers, enable_fallback=0)
+        return options
 
     def _provider_options(self, ort: Any) -> dict[str, str]:
         if self._settings.provider == CPU:

@@ -15,12 +15,12 @@ from typing import Any
 
 from deploy_attn.engines.operation_counts import VIEWS, Counts, counts_of
 from deploy_attn.engines.shaped_graph import Operation, Shape, ShapedGraph, shaped_graph
-from deploy_attn.engines.target import SCHEMA, Fact, Target, load_target
+from deploy_attn.engines.target import MEASURED, SCHEMA, Fact, Target, load_target
 from deploy_attn.jetson.artifact import Artifact, open_artifact
 from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, first_line
 from deploy_attn.jetson.parity import check_manifest
 
-_BANDWIDTH = "device.bandwidth_gb_per_s"
+BANDWIDTH = "device.bandwidth_gb_per_s"
 # The highest of these that the target knows is its peak in a type: a floor must not be above what it can do.
 _PEAKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -28,14 +28,30 @@ _PEAKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "fp16": ("device.peak_fp16_tensor_tflops", "device.peak_fp16_tflops"),
     }
 )
-ASSUMPTIONS = (
+# Under it only operations and bytes are read off an estimate, which do not depend on the target.
+NOWHERE = Target(
+    name="nowhere",
+    title="nowhere",
+    family="cpu",
+    engine="onnxruntime",
+    facts=MappingProxyType(
+        {key: Fact(1.0, "recalled") for key in (BANDWIDTH, *(key for kind in _PEAKS.values() for key in kind))}
+    ),
+)
+_ASSUMPTIONS = (
     "least: every input, output and weight moves once, and nothing else; all between stays on the chip",
-    "what a cache still holds of the call before does not move: where a map fits into it, times may be below the floor",
-    "node by node: each node reads its inputs from memory and writes its outputs there; reshapes are free",
+    "node by node: each node reads its inputs and writes its outputs at the bandwidth; reshapes are free",
     "a multiply-add is 2 operations, a transcendental function 1; convolutions by definition: Winograd's take fewer",
-    "peaks are without TF32 and sparsity; FP16 has the higher of the cores' and the tensor cores'",
     "operations in FP16 and in FP32 take turns",
+)
+_OF_A_PROFILE = (
+    "what a cache still holds of the call before does not move: where a map fits into it, times may be below the floor",
+    "peaks are without TF32 and sparsity; FP16 has the higher of the cores' and the tensor cores'",
     "launches, clocks below the highest, and what the host does are left out",
+)
+_OF_THIS_MACHINE = (
+    "bandwidth and peaks are the most that several kernels reached here on the same number of threads",
+    "what starts an operator and shares it among threads is left out",
 )
 
 
@@ -93,6 +109,23 @@ class Estimate:
     facts: Mapping[str, Fact]
 
     @property
+    def measured_here(self) -> bool:
+        """Whether bandwidth and peaks are not of a profile, but were measured on the machine."""
+        return self.facts[BANDWIDTH].mark == MEASURED
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        return (*_ASSUMPTIONS, *(_OF_THIS_MACHINE if self.measured_here else _OF_A_PROFILE))
+
+    def on(self, target: Target) -> Estimate:
+        """The floor under the same graph on another target.
+
+        Raises:
+            BadRequest: that target does not say what is needed.
+        """
+        return _estimate(target, self.graph, self.precision, self.shapes, self.work)
+
+    @property
     def floor_ms(self) -> float:
         return max(self.memory_ms, self.compute_ms)
 
@@ -134,7 +167,7 @@ class Estimate:
             "facts": {
                 key: {"value": fact.value, "mark": fact.mark, "note": fact.note} for key, fact in self.facts.items()
             },
-            "assumptions": list(ASSUMPTIONS),
+            "assumptions": list(self.assumptions),
         }
 
 
@@ -167,12 +200,16 @@ def estimate(folder: str | Path, target: str | Target, precision: str) -> Estima
             f"{graph} of {folder} takes {', '.join(shaped.inputs) or 'no input'}, and its parity cases have "
             f"{', '.join(shapes)}. Export it again."
         )
-    work = work_of(shaped)
-    facts = _needed(profile, [name for name, counts in work.operations.items() if counts.operations])
-    bandwidth = float(facts[_BANDWIDTH].value) * 1e9
+    return _estimate(profile, graph, precision, shapes, work_of(shaped))
+
+
+def _estimate(target: Target, graph: str, precision: str, shapes: Mapping[str, Shape], work: Work) -> Estimate:
+    """The floor under so much work on a target."""
+    facts = _needed(target, [name for name, counts in work.operations.items() if counts.operations])
+    bandwidth = float(facts[BANDWIDTH].value) * 1e9
     return Estimate(
-        target=profile.name,
-        title=profile.title,
+        target=target.name,
+        title=target.title,
         graph=graph,
         precision=precision,
         shapes=shapes,
@@ -240,12 +277,18 @@ def _needed(target: Target, types: Sequence[str]) -> dict[str, Fact]:
     Raises:
         BadRequest: the target lacks one of them.
     """
-    wanted = {_BANDWIDTH: (_BANDWIDTH,), **{name: _PEAKS[name] for name in types}}
+    wanted = {BANDWIDTH: (BANDWIDTH,), **{name: _PEAKS[name] for name in types}}
     missing = [keys for keys in wanted.values() if not any(key in target.facts for key in keys)]
     if missing:
         told = "; ".join(" or ".join(f"{key} ({_meaning(key)})" for key in keys) for keys in missing)
+        any_gpu = target.family == "gpu" and target.engine == "onnxruntime"
+        own = (
+            "The floor is a GPU's, whatever runs on it: name the GPU, as --target h200, or write"
+            if any_gpu
+            else "Write"
+        )
         raise BadRequest(
-            f"An estimate for {target.name} needs what its profile does not say: {told}. Write a profile of your own, "
+            f"An estimate for {target.name} needs what its profile does not say: {told}. {own} a profile of your own, "
             f"board.toml, with a table [device] in which each of them stands as "
             f'`{missing[0][0].split(".")[1]} = {{ value = 25.6, mark = "recalled" }}`, and give its path: '
             "--target ./board.toml."

@@ -55,4 +55,5 @@ class Settings:
     def __str__(self) -> str:
         threads = "threads as onnxruntime chooses" if not self.intra_op_threads else f"{self.intra_op_threads} thread"
         plural = "s" if self.intra_op_threads > 1 else ""
-        return f"level {self.level}, {threads}{plural}{', subnormals as zero' if self.denormals_zero else ''}"
+        spinning = ", spinning" if self.spinning and self.intra_op_threads != 1 else ""
+        return f"level {self.level}, {threads}{plural}{spinning}{', subnormals as zero' if self.denormals_zero else ''}"

@@ -20,6 +20,7 @@ else:
 
 FAMILIES = ("cpu", "gpu")
 MARKS = ("verified", "third party", "derived", "recalled")
+MEASURED = "measured here"  # of what no profile tells: a fact of the machine that it was measured on
 RUNTIMES = ("onnxruntime", "tensorrt")
 
 Value = str | int | float | bool
@@ -86,7 +87,7 @@ _MOST_SHOWN = 80  # characters of a wrong value
 
 @dataclass(frozen=True)
 class Fact:
-    """A value and how far it is to be trusted: one of MARKS."""
+    """A value and how far it is to be trusted: one of MARKS, or MEASURED."""
 
     value: Value
     mark: str

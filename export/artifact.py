@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy_attn.engines.engine_file import is_engine_file
+from deploy_attn.engines.fused.graph_file import FUSED_GRAPH
 from deploy_attn.jetson.artifact import MANIFEST, SCHEMA_VERSION, SELF_HASH, file_sha256, manifest_sha256, read_manifest
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
@@ -104,7 +105,7 @@ def _own_files(folder: Path) -> set[str]:
     kept = {file.name for kind in _KEPT for file in folder.glob(f"{kind}-*.json")}
     plain = {file.name for file in folder.iterdir() if file.is_file() and not file.is_symlink()}
     engines = {name for name in plain if is_engine_file(name)}
-    return {MANIFEST, *files, *kept, *engines} & plain
+    return {MANIFEST, *files, *kept, *engines, FUSED_GRAPH} & plain
 
 
 def _nearest_existing(folder: Path) -> Path:

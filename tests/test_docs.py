@@ -55,6 +55,7 @@ MEASURED: dict[str, dict[str, Any]] = {
         "ratio": RATIO,
         "ratio_to_all": {**RATIO, "median": 4.0},
         "control": {**RATIO, "median": 1.0},
+        "error": 0.0123,
         "microseconds": {"naive": 2500, "naive_all": 4000, "form": 1000},
         "levels": {"naive": "extended", "form": "all"},
     },
@@ -82,13 +83,29 @@ MEASURED: dict[str, dict[str, Any]] = {
         "shape": "1x256x28x28",
         "ratio": RATIO,
         "operator": {**RATIO, "median": 1.05},
+        "source": {**RATIO, "median": 6.5},
         "control": {**RATIO, "median": 1.0},
+        "error": 0.0061,
         "microseconds": {"kernel": 40.2, "operator": 42.0, "form": 1100.0},
     },
+    "choice": {
+        "shape": "1x256x28x28",
+        "options": {"reduction": 4},
+        "verdict": "not decided",
+        "tried": [
+            {"form": "cpu", "ratio": None, "error": None, "chosen": True, "decided": True, "reason": "SEExport"},
+            {"form": "gpu", "ratio": RATIO, "error": 0.31, "chosen": False, "decided": False, "reason": "too noisy"},
+            {"form": "npu", "ratio": RATIO, "error": 0.02, "chosen": False, "decided": True, "reason": "it is slower"},
+            {"form": "tpu", "ratio": RATIO, "error": 0.02, "chosen": True, "decided": True, "reason": "faster"},
+            {"form": "dla", "ratio": None, "error": None, "chosen": False, "decided": True, "reason": "not proven"},
+        ],
+    },
+    "quiet": {"name": "forms", "seconds": 740, "others": 0.04, "stolen": 0.01},
     "networks": {
         "blocks": 3,
         "ratio": {"median": 1.25, "p10": 1.2, "p90": 1.3, "pairs": 60},
         "control": {"median": 1.0, "p10": 0.9, "p90": 1.1, "pairs": 60},
+        "error": 0.0449,
         "ms": {"before": 5.0, "after": 4.0},
         "levels": {"before": "all", "after": "extended"},
         "export_s": 7.5,
@@ -96,7 +113,7 @@ MEASURED: dict[str, dict[str, Any]] = {
     },
 }
 FORMS_ROW = (
-    "| se (reduction=4) | 1x256x28x28 | **2.50** (2.00 to 3.25, n=40) | **4.00** (2.00 to 3.25, n=40) "
+    "| se (reduction=4) | 1x256x28x28 | **2.50** (2.00 to 3.25, n=40) | +- 0.012 | **4.00** (2.00 to 3.25, n=40) "
     "| 2,500 | 1,000 | extended, all |"
 )
 FP16_ROWS = """\
@@ -109,8 +126,14 @@ PEERS_ROW = (
 )
 PEERS_SUMMARY_ROW = "| 1x256x28x28 | 1 | 0 | 0 | 1 | 2.50 | - | - | 0.50 | - | - |"
 FLOOR_ROW = (
-    "| se | 1x256x28x28 | **2.50** (2.00 to 3.25, n=40) | **1.05** (2.00 to 3.25, n=40) | 1.00 | 1,100 | 42 | 40 |"
+    "| se | 1x256x28x28 | **2.50** (2.00 to 3.25, n=40) | **1.05** (2.00 to 3.25, n=40) "
+    "| **6.50** (2.00 to 3.25, n=40) | +- 0.006 | 1,100 | 42 | 40 |"
 )
+CHOICE_ROWS = """\
+| se (reduction=4) | 1x256x28x28 | gpu | **2.50** (2.00 to 3.25, n=40) | +- 0.310 | not decided |
+| se (reduction=4) | 1x256x28x28 | npu | **2.50** (2.00 to 3.25, n=40) | +- 0.020 | the shipped form stands |
+| se (reduction=4) | 1x256x28x28 | tpu | **2.50** (2.00 to 3.25, n=40) | +- 0.020 | **this one is faster** |
+| se (reduction=4) | 1x256x28x28 | dla | not timed | - | the shipped form stands: not proven |"""
 KERNELS_ROW = "| se | refused | 5 | 9 | refused | 1.50 | 1.50 | refused | 4 | 4 |"
 OPS_ROW = "| se | jetson-nano | 13 | 3 | Conv x 2, Mul |"
 
@@ -161,11 +184,15 @@ def test_figures_that_stand_on_one_page_only(measured_pages: dict[str, str]) -> 
     assert f"\n{OPS_ROW}\n" in measured_pages["modules/se.md"]
     assert f"\n{PEERS_ROW}\n" in performance
     assert f"\n{FLOOR_ROW}\n" in performance
+    assert f"\n{CHOICE_ROWS}\n" in performance
     assert f"\n{PEERS_SUMMARY_ROW}\n" in performance
-    assert "\n| [ops.json](measured/ops.json) | a processor, 2 cores | torch 2.0 |\n" in performance
+    where = "a processor, 2 cores | torch 2.0"
+    assert f"\n| [ops.json](measured/ops.json) | {where} | not watched |\n" in performance
+    assert f"\n| [forms.json](measured/forms.json) | {where} | 0.05 of a core in 12 min |\n" in performance
+    assert "quiet.json" not in performance
     assert "\n| 1x256x28x28 | 1 | 2.50 | 4.00 | 2.50 | 2.50 | 0 | 1 |\n" in performance
     assert "over 1 rows: median 1.000" in performance
-    assert "\n| se | 3 | **1.25** (1.20 to 1.30, n=60) | 1.00 | 5.0 | 4.0 | 7.5 |\n" in performance
+    assert "\n| se | 3 | **1.25** (1.20 to 1.30, n=60) | +- 0.045 | 5.0 | 4.0 | 7.5 |\n" in performance
     chosen = "1,000 | 2.50 | overflows (large); silent error (far_mean) | NaN or Inf | 3 | yes |\n"
     assert chosen in measured_pages["modules/README.md"]
 

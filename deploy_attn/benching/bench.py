@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from deploy_attn.benching.record import Record, RecordFile
+from deploy_attn.benching.roofs import Roofs, roofs_of
 from deploy_attn.benching.subject import Subject, check_comparable, check_same, subject_from_folder
 from deploy_attn.engines.latency.cache import Flush
-from deploy_attn.engines.latency.protocol import ITSELF, Bench, Effort, Progress, compare
+from deploy_attn.engines.latency.protocol import ITSELF, Bench, Effort, Progress, compare, title_of
 from deploy_attn.engines.latency.result import Candidate, Comparison
 from deploy_attn.engines.latency.runners import (
     candidate_from_runner,
+    engine_settings,
     is_cpu,
     rival_settings,
     timed_runner,
-    timed_settings,
 )
 from deploy_attn.engines.settings import Settings
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
@@ -46,7 +47,8 @@ class BenchOptions:
         files: the user's own, for rivals of a network that is not the catalogue's.
 
     Raises:
-        BadRequest: both rivals and another artifact, files without rivals, or a precision that there is none of.
+        BadRequest: both rivals and another artifact, files without rivals, a precision that there is none of, or a
+            text for `against`.
     """
 
     engine: str = "onnxruntime"
@@ -59,6 +61,8 @@ class BenchOptions:
     files: OwnFiles = field(default_factory=OwnFiles)
 
     def __post_init__(self) -> None:
+        if isinstance(self.against, str):
+            raise BadRequest(f"against is {self.against!r}, and not a sequence of names: write ({self.against!r},).")
         if self.other is not None and self.against:
             raise BadRequest(
                 f"Both {self.other} and --against {','.join(self.against)} were given. Compare with another artifact "
@@ -141,7 +145,7 @@ def bench(folder: str | Path, options: BenchOptions | None = None, on_progress: 
         check_comparable(subject, other)
     if wanted.against:
         calm_openmp()
-    return _Job(subject, other, wanted, cpu, on_progress).run()
+    return _Job(subject, other, wanted, cpu, roofs_of(subject), on_progress).run()
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ class _Job:
     other: Subject | None
     wanted: BenchOptions
     cpu: bool
+    roofs: Roofs
     on_progress: Progress | None
 
     def run(self) -> BenchReport:
@@ -161,8 +166,8 @@ class _Job:
         check_can_keep(kept.file)
         records: list[Record] = []
         missed: list[NotCompared] = []
-        for precision in subject.precisions:
-            for found in self._comparisons(precision):
+        for place, precision in enumerate(subject.precisions):
+            for found in self._comparisons(precision, place):
                 if isinstance(found, NotCompared):
                     missed.append(found)
                     continue
@@ -172,25 +177,44 @@ class _Job:
             subject.folder, subject.name, self.wanted.engine, kept.file, tuple(records), tuple(missed), self._notes()
         )
 
-    def _comparisons(self, precision: str) -> Iterator[Comparison | NotCompared]:
-        """Of one precision, one after another; beside the artifact and its twin one baseline is open at a time."""
-        settings = timed_settings(self.subject.artifact, precision, self.wanted.threads) if self.cpu else None
+    def _comparisons(self, precision: str, before: int) -> Iterator[Comparison | NotCompared]:
+        """Of one precision, one after another; beside the artifact and its twin one baseline is open at a time.
+
+        Args:
+            before: so many precisions were compared already.
+        """
+        settings = self._settings(self.subject, precision)
         self._check_holds(self.subject, precision, settings)
         flush = Flush(threads=settings.intra_op_threads) if settings and self.wanted.effort.cold else None
-        place = Bench(self._conditions(settings), self.on_progress, flush)
+        conditions = self._conditions(settings)
         baselines = self._baselines(precision, settings)
         with ExitStack() as held:
             own, twin = (self._candidate(self.subject, precision, settings, held) for _ in range(2))
-            for label, opener in baselines.items():
+            for number, (label, opener) in enumerate(baselines.items(), 1 + before * len(baselines)):
+                told = self._told(number, len(baselines) * len(self.subject.precisions))
+                place = Bench(conditions, told, flush)
+                title = title_of(own.label, label)
+                place.say(title, 0, None)  # what is opened may take longer than what is timed
                 with ExitStack() as beside:
                     try:
                         baseline = None if opener is None else opener(beside)
                     except DeployAttnError as error:
                         if self.other is not None:
                             raise
+                        place.say(title, 1, 1)
                         yield NotCompared(precision, label, str(error))
                         continue
                     yield self._judged(compare(own, twin, baseline, self.wanted.effort, place))
+
+    def _told(self, number: int, count: int) -> Progress | None:
+        """Progress of one of several comparisons."""
+        told = self.on_progress
+        if told is None:
+            return None
+        return lambda event: told({**event, "phase": f"{number} of {count}: {event['phase']}"})
+
+    def _settings(self, subject: Subject, precision: str) -> Settings | None:
+        return engine_settings(self.wanted.engine, subject.artifact, precision, self.wanted.threads)
 
     def _candidate(self, subject: Subject, precision: str, settings: Settings | None, held: ExitStack) -> Candidate:
         runner = timed_runner(subject.artifact, self.wanted.engine, precision, settings)
@@ -215,9 +239,9 @@ class _Job:
         """What the artifact is compared with, by label; None for itself."""
         if self.other is not None:
             other = self.other
-            own = timed_settings(other.artifact, precision, self.wanted.threads) if self.cpu else None
+            own = self._settings(other, precision)
             self._check_holds(other, precision, own)
-            return {str(other.folder): lambda held: self._candidate(other, precision, own, held)}
+            return {f"{other.folder} {precision}": lambda held: self._candidate(other, precision, own, held)}
         if not self.wanted.against:
             return {ITSELF: None}
         threads = 1 if settings is None else settings.intra_op_threads
@@ -248,9 +272,10 @@ class _Job:
             "threads": None if settings is None else settings.intra_op_threads,
             "spinning": None if settings is None else settings.spinning,
             "denormals_zero": None if settings is None else settings.denormals_zero,
+            "limits": None if settings is None else self.roofs.on(settings.intra_op_threads),
             "forced": self.subject.doubt or None,
         }
 
     def _notes(self) -> tuple[str, ...]:
         doubted = [one for one in (self.subject, self.other) if one is not None and one.doubt]
-        return tuple(f"Timed with --force: {one.folder}, {one.doubt}." for one in doubted)
+        return (*(f"Timed with --force: {one.folder}, {one.doubt}." for one in doubted), *self.roofs.notes)

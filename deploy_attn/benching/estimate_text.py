@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from deploy_attn.engines.roofline import ASSUMPTIONS
-from deploy_attn.engines.target import SCHEMA
+from deploy_attn.engines.roofline import BANDWIDTH
+from deploy_attn.engines.target import MEASURED, SCHEMA, Fact
 from deploy_attn.verdict_text import cell
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from deploy_attn.benching.estimate import Estimates, Measured
+    from deploy_attn.benching.estimate import Estimates
+    from deploy_attn.benching.estimate_runs import Measured
     from deploy_attn.engines.roofline import Estimate
 
 _COLUMNS = (
@@ -37,7 +39,7 @@ def show_estimates(found: Estimates) -> None:
     shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in first.shapes.items())
     console.print(
         f"[bold]{cell(found.artifact)}[/bold] on {cell(first.target)} ({cell(first.title)}), {cell(shapes)}: "
-        "[bold yellow]an estimate, nothing was run[/bold yellow]",
+        f"[bold yellow]an estimate, {_basis(first)}[/bold yellow]",
         soft_wrap=True,
     )
     table = _table(found)
@@ -48,6 +50,10 @@ def show_estimates(found: Estimates) -> None:
     console.print(table)
     for line in _lines(found):
         console.print(line, soft_wrap=True)
+
+
+def _basis(one: Estimate) -> str:
+    return "bandwidth and peaks were measured here just now" if one.measured_here else "nothing was run"
 
 
 def _table(found: Estimates) -> Table:
@@ -70,24 +76,38 @@ def _lines(found: Estimates) -> Iterator[str]:
     for measured in found.measured:
         yield _measured(measured, floors[measured.precision])
     if not found.measured:
-        target = cell(found.estimates[0].target)
-        yield (
-            f"measured: nothing. Its folder holds no times of this artifact from {target}; `deploy-attn bundle` and "
-            "`python3 run.py` there, or `deploy-attn remote`, make a verdict that does."
-        )
+        yield f"measured: nothing. Its folder holds no times of this artifact from {_how_to_measure(found)}"
     for reason in found.set_apart:
         yield f"[yellow]set apart[/yellow]  {cell(reason)}"
-    facts = {key: fact for one in found.estimates for key, fact in one.facts.items()}
-    for key, fact in facts.items():
-        table, name = key.split(".")
+    for limits in found.limits:
+        if limits.disturbed:
+            yield f"[yellow]note[/yellow]  {limits.disturbed} meanwhile: at its best this machine may do more."
+    for key, fact in dict.fromkeys(used for one in found.estimates for used in one.facts.items()):
         note = f"; {cell(fact.note)}" if fact.note else ""
-        yield f"used: {SCHEMA[table][name].meaning}: {fact.value:g} ({fact.mark}{note})"
+        yield f"used: {_meaning(key, fact)}: {fact.value:.4g} ({fact.mark}{note})"
     for one in found.estimates:
         if one.work.uncounted:
             told = ", ".join(f"{cell(kind)} x {count}" for kind, count in one.work.uncounted.items())
             yield f"[yellow]note[/yellow]  {one.graph}: operations not counted, only bytes: {told}"
-    for text in ASSUMPTIONS:
+    for text in found.estimates[0].assumptions:
         yield f"assumed: {text}"
+
+
+def _meaning(key: str, fact: Fact) -> str:
+    if fact.mark == MEASURED and key == BANDWIDTH:  # which is the caches', where they hold the data
+        return "bandwidth in GB/s"
+    table, name = key.split(".")
+    return SCHEMA[table][name].meaning
+
+
+def _how_to_measure(found: Estimates) -> str:
+    """The rest of the sentence that says where no times are from."""
+    if found.limits:
+        return f"this machine as it is asked about; `deploy-attn bench {shlex.quote(found.folder)}` measures them."
+    return (
+        f"{cell(found.estimates[0].target)}; `deploy-attn bundle` and `python3 run.py` there, or `deploy-attn remote`, "
+        "make a verdict that does."
+    )
 
 
 def _measured(one: Measured, floor: Estimate) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from deploy_attn.engines.json_fields import Fields, read_fields
+from deploy_attn.engines.machine_limits import Limits, limits_from_fields
 from deploy_attn.jetson.parity import PRECISIONS
 
 BENCHES = "bench-*.json"
 
-_SCHEMA = 1
-_MOST = 500  # comparisons
+SCHEMA = 1
+MOST = 500  # comparisons
+
 _LARGEST = 1e9  # milliseconds, and ratios: no measurement comes near
 _STEP = 5  # per cent between two quantiles
 _REMEDY = "Such a file is what `deploy-attn bench` writes; remove it, and measure again."
@@ -55,8 +57,8 @@ class Measured:
     """A stored comparison.
 
     `error` is the error bar of the ratio's median, from the control pair. `claim` is what may be said; without it
-    `refused` says why nothing may. `spoiled` of the blocks that were
-    `kept` are no better than those that were `repeated`.
+    `refused` says why nothing may. `spoiled` of the blocks that were `kept` are no better than those that were
+    `repeated`. `limits` are those of the CPU that it ran on; None where it ran elsewhere or they are not known.
     """
 
     engine: str
@@ -74,6 +76,7 @@ class Measured:
     claim: str
     refused: str
     conditions: Mapping[str, Any]
+    limits: Limits | None
 
 
 @dataclass(frozen=True)
@@ -92,20 +95,31 @@ def read_bench(file: Path) -> BenchFile:
     Raises:
         BadRequest: not such a file, or one that contradicts itself; the message names file and key.
     """
-    top = read_fields(file, _REMEDY)
-    if top.count("schema_version") != _SCHEMA:
-        top.refuse("schema_version", f"is {{}}, and this release reads {_SCHEMA}")
+    top = bench_fields(file)
     parts = top.parts("comparisons")
-    if len(parts) > _MOST:
-        top.refuse("comparisons", f"is {{}}, and no bench keeps more than {_MOST}")
+    if len(parts) > MOST:
+        top.refuse("comparisons", f"is {{}}, and no bench keeps more than {MOST}")
     engine = top.text("engine")
     return BenchFile(file, engine, top.text("artifact_sha256"), tuple(_measured(part, engine) for part in parts))
+
+
+def bench_fields(file: Path) -> Fields:
+    """The file as an object, whatever it holds beside its version.
+
+    Raises:
+        BadRequest: no such object, or one of another version.
+    """
+    top = read_fields(file, _REMEDY)
+    if top.count("schema_version") != SCHEMA:
+        top.refuse("schema_version", f"is {{}}, and this release reads {SCHEMA}")
+    return top
 
 
 def _measured(part: Fields, engine: str) -> Measured:
     precision, blocks = part.text("precision"), part.part("blocks")
     if precision not in PRECISIONS:
         part.refuse("precision", f"is {{}}, and not {' or '.join(PRECISIONS)}")
+    conditions = part.part("conditions")
     claim, refused = (part.text(key) if part.has(key) else "" for key in ("claim", "refused"))
     if bool(claim) == bool(refused):
         part.refuse("claim", "is {}, where either a claim is made or `refused` says why not")
@@ -124,8 +138,18 @@ def _measured(part: Fields, engine: str) -> Measured:
         reasons=blocks.texts("reasons"),
         claim=claim,
         refused=refused,
-        conditions=part.part("conditions").values,
+        conditions=conditions.values,
+        limits=_limits(conditions),
     )
+
+
+def _limits(conditions: Fields) -> Limits | None:
+    if not conditions.has("limits"):
+        return None
+    limits = limits_from_fields(conditions.part("limits"))
+    if limits.threads != conditions.values.get("threads"):
+        conditions.part("limits").refuse("threads", "is {}, and not the threads that ran")
+    return limits
 
 
 def _side(part: Fields) -> Side:

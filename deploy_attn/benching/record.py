@@ -9,12 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from deploy_attn.engines.json_fields import Fields, read_fields
+from deploy_attn.benching.file import MOST, SCHEMA, bench_fields
+from deploy_attn.engines.json_fields import Fields
 from deploy_attn.engines.latency.result import Comparison
-from deploy_attn.stored import keep_text
-
-SCHEMA = 1
-_REMEDY = "`deploy-attn bench` wrote it; remove it, and measure again."
+from deploy_attn.stored import changing, keep_text
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,7 @@ class RecordFile:
         """
         if not self.file.exists():
             return []
-        top = read_fields(self.file, _REMEDY)
-        if top.count("schema_version") != SCHEMA:
-            top.refuse("schema_version", f"is {{}}, and this release writes {SCHEMA}")
+        top = bench_fields(self.file)
         if top.text("artifact_sha256") != self.artifact_sha256:
             return []
         return [part.values for part in top.parts("comparisons") if _question(part)]
@@ -69,20 +65,26 @@ class RecordFile:
     def keep(self, record: Record) -> None:
         """Adds a record as the newest, in place of one with the same precision, baseline, cache regime and threads.
 
+        What other processes keep at the same time stays; of more than a file may hold, the oldest go.
+
         Raises:
             BadRequest: the file that is there is none, or cannot be written.
         """
         document = record.as_dict()
-        question = _question(Fields(self.file, document, _REMEDY))
-        others = [one for one in self.kept() if _question(Fields(self.file, one, _REMEDY)) != question]
-        content = {
-            "schema_version": SCHEMA,
-            "engine": self.engine,
-            "name": self.name,
-            "artifact_sha256": self.artifact_sha256,
-            "comparisons": [*others, document],
-        }
-        keep_text(self.file, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        question = self._asked(document)
+        with changing(self.file):
+            others = [one for one in self.kept() if self._asked(one) != question]
+            content = {
+                "schema_version": SCHEMA,
+                "engine": self.engine,
+                "name": self.name,
+                "artifact_sha256": self.artifact_sha256,
+                "comparisons": [*others, document][-MOST:],
+            }
+            keep_text(self.file, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def _asked(self, document: Mapping[str, Any]) -> tuple[str, str, str, int]:
+        return _question(Fields(self.file, document, ""))
 
 
 def _question(part: Fields) -> tuple[str, str, str, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy_attn.engines.latency.runners import is_cpu, timed_runner, timed_settings
+from deploy_attn.engines.base import engine_class
+from deploy_attn.engines.latency.runners import engine_settings, timed_runner
 from deploy_attn.engines.profile import shape_text
 from deploy_attn.jetson.artifact import SELF_HASH, Artifact, Case, open_artifact
 from deploy_attn.jetson.errors import BadRequest, DamagedArtifact, DeployAttnError, first_line
@@ -41,10 +42,11 @@ def subject_from_folder(folder: Path, engine: str, precision: str | None, force:
     """An artifact with a verdict that holds, or with `force` any.
 
     Args:
-        precision: None for all that it has.
+        precision: None for all that it has and the engine runs.
 
     Raises:
-        BadRequest: no artifact, no such precision, or no verdict of this export that holds in that engine.
+        BadRequest: no artifact, no such precision, one that the engine does not run, or no verdict of this export
+            that holds in that engine.
         DamagedArtifact: a file differs from the manifest.
     """
     artifact = open_artifact(str(folder))
@@ -52,17 +54,21 @@ def subject_from_folder(folder: Path, engine: str, precision: str | None, force:
     there = tuple(graph["precision"] for graph in artifact.manifest["graphs"])
     if not there:
         raise DamagedArtifact(f"The manifest of {folder} lists no graph. Export the artifact again.")
+    runs = engine_class(engine).prefers
+    if precision not in (None, *runs):
+        raise BadRequest(f"{engine} runs {' and '.join(runs)} only, and {precision} was asked for.")
     if precision is not None and precision not in there:
         remedy = "Export it with --fp16." if precision == "fp16" else "Name one of these."
         raise BadRequest(f"{folder} has no graph in {precision}; it has {' and '.join(there)}. {remedy}")
+    wanted = tuple(one for one in there if precision in (None, one) and one in runs)
     doubt = _doubt(folder, artifact, engine)
     if doubt and not force:
-        _check_starts(artifact, engine, precision or there[0])
+        _check_starts(artifact, engine, wanted[0])
         raise BadRequest(
             f"{folder} was not timed: {doubt}. Run `deploy-attn verify {folder} --engine {engine}`, which checks it; "
             "--force times it as it is."
         )
-    return Subject(folder, artifact, artifact.cases()[0], there if precision is None else (precision,), doubt)
+    return Subject(folder, artifact, artifact.cases()[0], wanted, doubt)
 
 
 def check_comparable(one: Subject, other: Subject) -> None:
@@ -99,7 +105,7 @@ def check_same(infer: Infer, subject: Subject, precision: str = "fp32") -> None:
 
 def _check_starts(artifact: Artifact, engine: str, precision: str) -> None:
     """Raises BadRequest where the engine is not here, which says more than that there is no verdict of it."""
-    settings = timed_settings(artifact, precision, None) if is_cpu(engine) else None
+    settings = engine_settings(engine, artifact, precision, None)
     try:
         with timed_runner(artifact, engine, precision, settings):
             pass

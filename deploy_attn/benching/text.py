@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deploy_attn.engines.latency.protocol import ITSELF, Effort
 from deploy_attn.engines.latency.result import Latency
 from deploy_attn.jetson.errors import BadRequest
+from deploy_attn.rivals.rival import RIVALS
 
 if TYPE_CHECKING:
     from deploy_attn.benching.bench import BenchReport
@@ -73,6 +74,8 @@ def lines(report: BenchReport) -> Iterator[str]:
     yield from report.notes
     for precision in dict.fromkeys(record.precision for record in report.records):
         yield _conditions(precision, [one.comparison for one in report.records if one.precision == precision])
+    if any(one.precision != "fp32" and one.comparison.baseline.label in RIVALS for one in report.records):
+        yield "rivals compute in FP32, in whichever precision the artifact does."
     if report.records:
         yield _RATIO
         yield f"kept in {report.file}"

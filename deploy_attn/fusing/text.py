@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploy_attn.engines.fused.graph_file import ENGINE
 from deploy_attn.verdict_text import cell
 
 if TYPE_CHECKING:
@@ -20,8 +21,13 @@ def show_fused(fused: Fused) -> None:
             console.print(f"  {cell(check.case)}: RMS relative {found:.1e}, allowed {check.tolerance.rms_relative:.0e}")
     console.print(f"[green]fused[/green]  {cell(fused.name)} as one operator: {cell(str(fused.file))}", soft_wrap=True)
     console.print(f"library: {cell(str(fused.library))}, for this processor", soft_wrap=True)
+    if fused.kept:
+        folder = cell(str(fused.folder))
+        console.print(f"next: deploy-attn verify {folder} --engine {ENGINE}", soft_wrap=True)
+        console.print(f"      deploy-attn bench {folder} --against fused", soft_wrap=True)
     console.print(
-        "A session takes it before it is made: SessionOptions.register_custom_ops_library(LIBRARY). "
-        "FP32, one thread. An image, or its channel, with NaN or Inf in it comes out as NaN.",
+        "A session of your own takes the library before it is made: "
+        "SessionOptions.register_custom_ops_library(LIBRARY). FP32, one thread, any batch, height and width. "
+        "An image, or its channel, with NaN or Inf in it comes out as NaN.",
         soft_wrap=True,
     )

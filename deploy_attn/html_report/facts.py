@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deploy_attn.benching.file import Measured
+from deploy_attn.engines.target import Target
 from deploy_attn.html_report.subjects import Subject
 from deploy_attn.jetson.parity import Check
 from deploy_attn.verdict_file import VerdictFile
@@ -24,7 +25,8 @@ class Standing:
     """An artifact in one precision in one engine in one place: its time in milliseconds, and its worst error.
 
     `p10` is NaN where the run does not tell it, as a board's. `target` is the one that the run itself says it was on,
-    and else empty.
+    and else empty. `roof` is the machine that it was on as a target of its own, where its limits were measured, and
+    `disturbed` what else ran while they were.
     """
 
     subject: Subject
@@ -35,6 +37,8 @@ class Standing:
     p10: float
     p90: float
     error: float
+    roof: Target | None = None
+    disturbed: str = ""
 
 
 def standings(subject: Subject) -> Iterator[Standing]:
@@ -43,8 +47,13 @@ def standings(subject: Subject) -> Iterator[Standing]:
     for (precision, setting), one in newest.items():
         verdicts = [verdict for verdict in subject.report.verdicts if verdict.engine == one.engine]
         error = worst_error([check for verdict in verdicts for check in verdict.checks], precision)
-        times = one.candidate.latency
-        yield Standing(subject, precision, setting, "", times.median, times.p10, times.p90, error)
+        times, limits = one.candidate.latency, one.limits
+        standing = Standing(subject, precision, setting, "", times.median, times.p10, times.p90, error)
+        if limits is None:
+            yield standing
+        else:
+            roof = limits.target(cold=one.conditions.get("cache") == "cold")
+            yield replace(standing, roof=roof, disturbed=limits.disturbed)
     for verdict in subject.report.verdicts:
         for precision, timing in verdict.timing.items():
             found = timing.compute or timing.end_to_end

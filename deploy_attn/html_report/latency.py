@@ -15,7 +15,8 @@ from deploy_attn.html_report.tuned import tuned_blocks
 _MOST_DRAWN = 24  # comparisons of one plot, the newest
 ABOUT_RATIOS = (
     "A ratio is taken within pairs of calls, the baseline's time over the candidate's: above 1 the candidate is "
-    "faster. Its error bar is how far the same candidate, timed against itself in the same way, came out from 1."
+    "faster. Its error bar is how far the same candidate, timed against itself in the same way, came out from 1. "
+    "Rivals compute in FP32, in whichever precision the candidate does."
 )
 
 
@@ -40,9 +41,7 @@ def _blocks(subject: Subject) -> Iterator[Block]:
         yield Table(f"Ratios: {setting}", (*heads, *columns("What may be claimed")), rows)
     heads = columns("Precision", "Candidate", numbers=("Median ms", "p10", "p90", "p99", "Least", "Most", "n"))
     yield Table("Times, a comparison in two rows", heads, tuple(row for one in found for row in _time_rows(one)))
-    disturbed = [one for one in found if one.repeated or one.spoiled]
-    if disturbed:
-        yield Text(" ".join(map(_disturbed, disturbed)))
+    yield from (Text(_disturbed(one)) for one in found if one.repeated or one.spoiled)
 
 
 def bench_command(subject: Subject) -> str:
@@ -67,7 +66,7 @@ def _sides(one: Measured) -> Sequence[Distribution]:
 
 def ratio_text(one: Measured) -> str:
     """The median and its error bar."""
-    return f"{one.ratio.median:.2f} \N{PLUS-MINUS SIGN} {one.error * one.ratio.median:.2f}"
+    return f"{one.ratio.median:.3f} \N{PLUS-MINUS SIGN} {one.error * one.ratio.median:.3f}"
 
 
 def _ratio_row(one: Measured) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def page_report(
         from deploy_attn.html_report.markdown import markdown_of as text_of
     text = text_of(page)
     if file is not None:
-        write_output(file, text.encode("utf-8"))
+        write_output(file, text.encode("utf-8"), force)
     return PageReport(page.passed, tuple(subject.label for subject in subjects), text, file)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deploy_attn.html_report.blocks import Figure
+from deploy_attn.html_report.labels import Named, name_points
 from deploy_attn.html_report.svg import BAND, BASELINE, FP16, FP32, INK, MUTED, PAPER, label
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _EDGE = 0.75  # for the axis and its label
 _LEAST_RATIO = 1e-3
 _LEAST_ERROR = 1e-9  # none at all is drawn here
 _MOST_HEADROOM = 1e9
-_MOST_TICKS = 6
+_FEWEST_TICKS, _MOST_TICKS = 3, 6
 _TAIL = 2.5  # times the 75 % quantile
 _OVERFLOW, _GROWTH = 1.0, 4.0  # of headroom: none left, and what the plan keeps
 
@@ -111,7 +112,8 @@ def _draw_ratios(found: Sequence[Interval], axes: Axes) -> None:
 
 
 def _error_bar(one: Interval) -> tuple[float, float]:
-    low, high = (max(_LEAST_RATIO, one.median * (1 + sign * one.error)) for sign in (-1, 1))
+    """As wide below the median as above it on a logarithmic axis, since an error may be larger than the ratio."""
+    low, high = (max(_LEAST_RATIO, one.median * (1 + one.error) ** sign) for sign in (-1, 1))
     return low, high
 
 
@@ -133,10 +135,11 @@ def _draw_accuracy_against_latency(found: Sequence[Point], axes: Axes) -> None:
         low = one.p10 if one.p10 > 0 else one.milliseconds  # NaN is not
         axes.plot([low, one.p90], [error, error], color=colour, linewidth=1)
         axes.plot(one.milliseconds, error, _marker(one.precision), color=colour, markersize=6)
-        _name(axes, one.label, one.precision, (one.milliseconds, error))
     _logarithmic(axes.xaxis, *_span([value for one in found for value in (one.p10, one.milliseconds, one.p90)]))
     _logarithmic(axes.yaxis, *_span([max(one.error, _LEAST_ERROR) for one in found], room=2.0))
     _gridded(axes, "milliseconds (median)", "worst RMS relative error")
+    places = [(one.milliseconds, max(one.error, _LEAST_ERROR)) for one in found]
+    name_points(axes, [Named(one.label, place, one.precision == "fp16") for one, place in zip(found, places)])
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,8 @@ def roofline(title: str, roofs: Sequence[Roof], found: Sequence[Work]) -> Figure
     """Rates against intensity, both logarithmic, under the roofs of a target where they are known."""
     description = (
         "Up: more operations a second, in 10^9. Right: more operations for each byte. Filled points were measured, "
-        "hollow ones are where the floor lies. Round: FP32; square: FP16. The rising part of a line is the memory's "
-        "bandwidth, the level part the peak."
+        "hollow ones are where the floor lies. Round: FP32; square: FP16. The rising part of a line is the bandwidth, "
+        "the level part the peak."
     )
     drawn = [one for one in found if one.intensity > 0 and one.rate > 0]  # NaN is neither
     return Figure(title, description, _SQUARE, partial(_draw_roofline, roofs, drawn))
@@ -177,17 +180,21 @@ def _draw_roofline(roofs: Sequence[Roof], found: Sequence[Work], axes: Axes) -> 
         ridge = roof.peak / roof.bandwidth
         line = [low * roof.bandwidth, roof.peak, roof.peak]
         axes.plot([low, ridge, high], line, color=_colour(roof.precision), linewidth=1.4)
-        axes.annotate(roof.precision.upper(), (high, roof.peak), ha="right", va="bottom", fontsize=8)
+        side = "top" if roof.precision == "fp16" else "bottom"  # the peaks of a CPU are one
+        axes.annotate(roof.precision.upper(), (high, roof.peak), ha="right", va=side, fontsize=8)
         rates += [roof.peak, low * roof.bandwidth]
     for one in found:
         colour = _colour(one.precision)
         fill = colour if one.measured else "none"
-        place, look = (one.intensity, one.rate), _marker(one.precision)
-        axes.plot(*place, look, color=colour, markerfacecolor=fill, markersize=6)
-        _name(axes, one.label, one.precision, place)
+        look = _marker(one.precision)
+        axes.plot(one.intensity, one.rate, look, color=colour, markerfacecolor=fill, markersize=6)
     _logarithmic(axes.xaxis, low, high)
     _logarithmic(axes.yaxis, *_span(rates, room=1.6))
     _gridded(axes, "operations a byte", "Gop/s")
+    named = {(one.label, one.precision) for one in found if one.measured}  # their floors are right above
+    texts = [one.label if one.measured or (one.label, one.precision) not in named else "" for one in found]
+    points = [Named(text, (one.intensity, one.rate), one.precision == "fp16") for text, one in zip(texts, found)]
+    name_points(axes, points)
 
 
 def headroom(title: str, found: Sequence[tuple[str, float]]) -> Figure:
@@ -219,12 +226,6 @@ def _colour(kind: str) -> str:
 
 def _marker(precision: str) -> str:
     return "s" if precision == "fp16" else "o"
-
-
-def _name(axes: Axes, text: str, precision: str, place: tuple[float, float]) -> None:
-    """Below a point of FP16 and above one of FP32, which may lie close together."""
-    offset = -12 if precision == "fp16" else 5
-    axes.annotate(label(text), place, xytext=(0, offset), textcoords="offset points", ha="center", fontsize=8)
 
 
 def _gridded(axes: Axes, across: str, up: str) -> None:
@@ -265,13 +266,18 @@ def _few_ticks(axes: Axes) -> None:
 
 def _logarithmic(axis: XAxis | YAxis, low: float, high: float) -> None:
     """From low to high, with a few ticks that read as numbers, 0.5 and 20, not as powers."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [tick for tick in (m * 10.0**power for power in powers for m in (1, 2, 5)) if low <= tick <= high]
-    if len(ticks) > _MOST_TICKS:
-        whole = [10.0**power for power in powers if low <= 10.0**power <= high]
-        ticks = whole[:: math.ceil(len(whole) / _MOST_TICKS)]
+    by_step = [
+        [tick for tick in (m * 10.0**power for power in powers for m in step) if low <= tick <= high]
+        for step in ((1, 2, 5), (1, 3), (1,))
+    ]
+    ticks = next((found for found in by_step if len(found) <= _MOST_TICKS), by_step[-1])
+    ticks = ticks[:: math.ceil(len(ticks) / _MOST_TICKS) or 1]
+    if len(ticks) < _FEWEST_TICKS:  # the ends lie within one power
+        even = MaxNLocator(_MOST_TICKS - 1, min_n_ticks=_FEWEST_TICKS).tick_values(low, high)
+        ticks = [tick for tick in even if low <= tick <= high]
     axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())

@@ -25,9 +25,11 @@ def tuned_blocks(subject: Subject) -> Iterator[Block]:
     settings = stored_settings(subject.artifact)
     if not settings:
         return
-    for precision, chosen in settings.items():
-        yield Text(f"Tuned settings of onnxruntime for {precision}: {chosen}.")
     precisions = read_fields(settings_file(subject.folder), _REMEDY).part("precisions")
+    for precision, chosen in settings.items():
+        stands = precisions.part(precision).values.get("start") == chosen.as_dict()
+        told = ": nothing was faster beyond doubt, so the default stands" if stands else ""
+        yield Text(f"Tuned settings of onnxruntime for {precision}: {chosen}{told}.")
     tried = [(name, part) for name in settings for part in precisions.part(name).parts("tried")]
     rows = [(name, _settings(part.part("settings")), *_outcome(part, "kept")) for name, part in tried]
     heads = columns("Precision", "Settings", "Kept", "Why", numbers=("Ratio", "Pairs"))

@@ -15,9 +15,10 @@ from deploy_attn.rivals.rival import Entrant, Ground
 def entrant(ground: Ground, held: ExitStack) -> Entrant:
     import torch
 
-    held.callback(torch.compiler.reset)
     began = time.perf_counter()
-    found = torch_entrant("compile", torch.compile(ground.network), ground, held, {"compiled": True})
+    compiled = torch.compile(ground.network)
+    held.callback(torch.compiler.reset)  # which fails, in place of what ended it, where the compiler is half loaded
+    found = torch_entrant("compile", compiled, ground, held, {"compiled": True})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -54,6 +54,7 @@ def ground_of(artifact: Artifact, case: Case, files: OwnFiles, settings: Setting
     arguments = subject.call.arguments(case.inputs)
     from_catalogue = source.text("kind") == "catalogue"
     return Ground(
+        artifact=artifact,
         network=naive(source.text("name"), subject.network) if from_catalogue else subject.network,
         call=Call(arguments, subject.call.names),
         feeds=case.inputs,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deploy_attn.engines.settings import Settings
     from deploy_attn.export.arguments import Call
     from deploy_attn.export.onnx_from_module import GraphRequest
+    from deploy_attn.jetson.artifact import Artifact
 
 # Rival -> the package that it needs beside the engine's. Each is a file of that name here, with a function `entrant`.
 RIVALS: Mapping[str, str] = MappingProxyType(
@@ -33,6 +34,7 @@ RIVALS: Mapping[str, str] = MappingProxyType(
         "eager": "torch",
         "compile": "torch",
         "openvino": "openvino",
+        "fused": "onnxruntime",
     }
 )
 _ON_A_GPU = ("naive", "onnxsim", "onnxslim")
@@ -43,6 +45,7 @@ class Ground:
     """What every rival of an artifact starts from.
 
     Attributes:
+        artifact: itself.
         network: as it is commonly written, in float32 and eval mode.
         call: how it is called, with the arrays that are timed.
         feeds: the same arrays, by the names of a graph's inputs.
@@ -51,6 +54,7 @@ class Ground:
         threads: of whatever runs on a CPU.
     """
 
+    artifact: Artifact
     network: nn.Module
     call: Call
     feeds: Feeds

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_attn.engines.build import BUILDERS
+from deploy_attn.engines.fused.graph_file import ENGINE as FUSED
 from deploy_attn.engines.json_fields import read_fields
 from deploy_attn.jetson.errors import DeployAttnError, first_line
 from deploy_attn.jetson.tensorrt_build import end_with_the_caller
@@ -57,7 +58,7 @@ def run_cell(cell: Cell, effort: Effort, folder: Path, measure: Measure = measur
     reason, holds, figures, began = "", None, None, time.monotonic()
     try:
         with device(alone=False):  # to import torch is work as well
-            verdict = _verified(cell, folder)
+            verdict = _verified(cell, effort, folder)
         holds = verdict.passed
         if holds:
             with device(alone=True):
@@ -74,9 +75,10 @@ def run_cell(cell: Cell, effort: Effort, folder: Path, measure: Measure = measur
     return replace(failed(reason, time.monotonic() - began), holds=holds, figures=figures)
 
 
-def _verified(cell: Cell, folder: Path) -> Verdict:
+def _verified(cell: Cell, effort: Effort, folder: Path) -> Verdict:
     from deploy_attn.engines.parity import verify
     from deploy_attn.exporting import export_artifact
+    from deploy_attn.fusing.fuse import fuse
     from deploy_attn.request import ExportRequest
 
     request = ExportRequest(
@@ -90,6 +92,8 @@ def _verified(cell: Cell, folder: Path) -> Verdict:
     export_artifact(request)
     if cell.engine in BUILDERS:
         _build(cell, folder)
+    if cell.engine == FUSED or effort.against == "fused":
+        fuse(folder)
     return verify(folder, cell.engine)
 
 

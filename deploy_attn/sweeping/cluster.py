@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _CONNECT_S = 10
 _POLL_S = 1.0
 _FETCH_S = 600
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 # A text, since a function is imported when a worker receives it, and a worker that cannot import it ends.
 _TASK = "__import__('deploy_attn.sweeping.worker', fromlist=['answer']).answer(job, program)"
 
@@ -85,8 +87,8 @@ class Cluster:
                     last_seen = time.monotonic()
                 elif time.monotonic() - last_seen > self.patience:
                     raise Stopped(
-                        f"No worker for {self.target} has been there for {self.patience:.0f} s, and {len(pending)} "
-                        f"cells have not been run. {_how_to_start(self.client, self.target)}"
+                        f"The scheduler has shown no worker for {self.target} for {self.patience:g} s, and "
+                        f"{len(pending)} cells have not been run. {_how_to_start(self.client, self.target)}"
                     )
 
     def _wait(self, pending: Pending) -> None:
@@ -156,7 +158,11 @@ async def _reach(address: str) -> None:
     import distributed
 
     security = distributed.Security().get_connection_args("client")
-    connection = await distributed.connect(address, timeout=_CONNECT_S, **security)
+    try:  # its own limit ends before the other side has said anything
+        found = distributed.connect(address, timeout=_CONNECT_S, **security)
+        connection = await asyncio.wait_for(found, 2 * _CONNECT_S)
+    except asyncio.TimeoutError as error:
+        raise DeployAttnError("what listens there does not answer as a scheduler does") from error
     await connection.close()
 
 
@@ -173,7 +179,7 @@ def _received(future: Future[Any]) -> Finished | None:
     try:
         files = answer["files"]
         outcome = outcome_from(Fields(Path("the worker's answer"), answer["outcome"], "Start that worker again."))
-        names = all(Path(name).name == name and name[:1] not in ("", ".") for name in files)
+        names = all(_FILE.fullmatch(name) for name in files)
         if names and all(isinstance(content, bytes) for content in files.values()):
             return Finished(outcome, files)
         return _no_outcome("the worker sent files that are none of an artifact. Start it again.")
@@ -193,11 +199,16 @@ def _why(error: BaseException | None) -> str:
 
 
 def _workers(client: Client) -> dict[str, dict[str, float]]:
-    """The resources of each worker, by its address."""
-    return {
-        address: found.get("resources") or {}
-        for address, found in client.scheduler_info(n_workers=-1)["workers"].items()
-    }
+    """The resources of each worker, by its address; of none where the scheduler does not say."""
+    import distributed
+
+    if client.scheduler is None:
+        return {}
+    try:  # `scheduler_info` waits for ever for one that is stopped
+        said = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=_CONNECT_S)
+    except (distributed.TimeoutError, OSError):
+        return {}
+    return {address: found.get("resources") or {} for address, found in said["workers"].items()}
 
 
 def _workers_for(client: Client, target: str) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy_attn.engines.json_fields import read_fields
+from deploy_attn.engines.whole_file import DRAFT
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.jetson.progress import is_free
 from deploy_attn.stored import keep_text
@@ -117,8 +118,9 @@ def sweep_folder(root: Path) -> Iterator[SweepFolder]:
             raise BadRequest(
                 f"Another sweep (process {other}) runs into {root}. Wait for it, or choose another folder with -o."
             )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+        with _writable(root):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
         yield SweepFolder(root, _before(root))
     finally:
         os.close(descriptor)
@@ -132,7 +134,7 @@ def _before(root: Path) -> Before | None:
     """
     advice = "Choose another folder with -o."
     if not os.path.lexists(root / SWEEP):
-        drafts = {file.name for file in root.glob(f".{SWEEP}.*")}  # of a sweep that was killed at once
+        drafts = {file.name for file in root.glob(DRAFT)}  # of a sweep that was killed at once
         foreign = sorted({entry.name for entry in root.iterdir()} - {LOCK, *drafts})
         if foreign:
             raise BadRequest(f"{root} holds what no sweep wrote ({', '.join(foreign[:5])}). {advice}")

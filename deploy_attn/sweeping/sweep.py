@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from deploy_attn.sweeping.cluster import Stopped, cluster
 from deploy_attn.sweeping.folder import CELLS, SweepFolder, sweep_folder
 from deploy_attn.sweeping.made_with import made_with
 from deploy_attn.sweeping.plan import DEFAULT_ENGINE, Cell, Plan, key_of
-from deploy_attn.sweeping.process import CellProcess, Finished, failed, job_of
+from deploy_attn.sweeping.process import LIMIT_S, CellProcess, Finished, job_of
 
 # How many cells there are to run, and the one that is finished; None before the first.
 OnCell = Callable[[int, Cell | None], None]
@@ -31,14 +32,26 @@ class SweepOptions:
     Attributes:
         scheduler: of dask.distributed, as tcp://host:8786; None for this machine, one cell after another.
         retry_failed: run cells again that failed before.
+        cell_limit: seconds after which the process of a cell is ended, and the cell has failed.
         patience: seconds without any worker, after which a sweep on a scheduler ends.
         process: what runs a cell.
+
+    Raises:
+        BadRequest: no such limit.
     """
 
     scheduler: str | None = None
     retry_failed: bool = False
+    cell_limit: float = LIMIT_S
     patience: float = 60.0
     process: CellProcess = field(default_factory=CellProcess)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cell_limit < math.inf:  # NaN is neither
+            raise BadRequest(
+                f"A limit of {self.cell_limit:g} seconds a cell was asked for. Give --cell-limit a number above 0, or "
+                f"leave it out for {LIMIT_S:g}."
+            )
 
 
 @dataclass(frozen=True)
@@ -83,9 +96,11 @@ def sweep(plan: Plan, root: Path, options: SweepOptions | None = None, on_cell: 
     sweep that is killed loses the cells that were running.
 
     Raises:
-        BadRequest: another sweep runs into that folder, it is no sweep's, or the scheduler cannot serve.
+        BadRequest: another sweep runs into that folder, it is no sweep's, the scheduler cannot serve, nothing can be
+            run or kept here any more, or no cell can end within its limit.
     """
     options = options or SweepOptions()
+    _check_limit(plan, options)
     if options.scheduler is None and plan.effort.against is not None:
         check_rivals((plan.effort.against,), DEFAULT_ENGINE, True)  # a worker has rivals of its own
     with _runner(options, plan.target) as run, sweep_folder(root) as folder:
@@ -94,7 +109,7 @@ def sweep(plan: Plan, root: Path, options: SweepOptions | None = None, on_cell: 
         folder.begin(plan, versions)
         there, damaged = _there(folder, plan, versions)
         kept = {cell: one for cell, one in there.items() if one.outcome.done or not options.retry_failed}
-        jobs = {cell: job_of(cell, plan.effort) for cell in plan.cells if cell not in kept}
+        jobs = {cell: job_of(cell, plan.effort, options.cell_limit) for cell in plan.cells if cell not in kept}
         ran = 0
         try:
             for cell, finished in _told(run(jobs, folder.work), len(jobs), on_cell):
@@ -121,12 +136,25 @@ def _runner(options: SweepOptions, target: str) -> Iterator[Run]:
         yield lambda jobs, work: machines.run(options.process, jobs)
 
 
+def _check_limit(plan: Plan, options: SweepOptions) -> None:
+    if plan.effort.seconds is not None and plan.effort.seconds >= options.cell_limit:
+        raise BadRequest(
+            f"Each cell is to be measured for {plan.effort.seconds:g} s and ended after {options.cell_limit:g} s. Give "
+            "--seconds less, or --cell-limit more."
+        )
+
+
 def _here(process: CellProcess, jobs: Jobs, work: Path) -> Iterator[tuple[Cell, Finished]]:
+    """On this machine, one after another; what keeps one from being run keeps all of them."""
     for cell, job in jobs.items():
         try:
             finished = process.run(job, work)
         except OSError as error:
-            finished = Finished(failed(f"its process could not be started: {error.strerror or error}", 0))
+            what = error.strerror or str(error)
+            raise BadRequest(
+                f"{cell} cannot be run in {work}: {what}{f' ({error.filename})' if error.filename else ''}. What is "
+                "finished is kept; mend that, and the same command goes on."
+            ) from error
         yield cell, finished
 
 

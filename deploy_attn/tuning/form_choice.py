@@ -15,7 +15,7 @@ from deploy_attn.rewriting.prepare import prepared
 from deploy_attn.rewriting.replacement import Candidate
 from deploy_attn.rewriting.semantics import settled
 from deploy_attn.tuning.form_contest import THREADS, Contest, FormPlan, Place, TriedForm
-from deploy_attn.tuning.tune import ENGINE, Compare
+from deploy_attn.tuning.setting_search import ENGINE, Compare
 
 if TYPE_CHECKING:
     from deploy_attn.engines.target import Target

@@ -21,7 +21,8 @@ from deploy_attn.jetson.errors import DeployAttnError, first_line
 from deploy_attn.jetson.parity import Check, Tolerance, checks_of
 from deploy_attn.jetson.verdict import failure
 from deploy_attn.rewriting.replacement import Candidate, Wanted, outcome_of
-from deploy_attn.tuning.tune import Compare
+from deploy_attn.tuning.decision import decision_of
+from deploy_attn.tuning.setting_search import Compare
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,8 @@ class TriedForm:
         form: its name, as `cpu`.
         ratio: of the best until then against it: above 1 it is faster. None where there was nothing to time.
         chosen: whether the artifact has it.
+        decided: whether it is known to be faster, or not to be.
+        error: of the ratio; None where there is none.
     """
 
     module: str
@@ -47,6 +50,8 @@ class TriedForm:
     ratio: Paired | None
     chosen: bool
     reason: str
+    decided: bool = True
+    error: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -54,6 +59,8 @@ class TriedForm:
             "form": self.form,
             "ratio": None if self.ratio is None else self.ratio.as_dict(),
             "chosen": self.chosen,
+            "error": None if self.error is None else round(self.error, 4),
+            "decided": self.decided,
             "reason": self.reason,
         }
 
@@ -141,7 +148,8 @@ class Contest:
         try:
             best = self._entrant(shipped)
         except _Refused as refusal:
-            return [replace(self._told(shipped, None, f"the shipped choice stands untimed: {refusal}"), chosen=True)]
+            told = self._told(shipped, None, f"the shipped choice stands untimed: {refusal}")
+            return [replace(told, chosen=True, decided=False)]
         tried = [self._told(shipped, None, f"{best.title}, the shipped choice")]
         seen = {best.graph: shipped}
         for name in self._places[0].names:
@@ -166,11 +174,11 @@ class Contest:
     def _against(self, entrant: _Entrant, best: _Entrant) -> TriedForm:
         with self._side(entrant) as one, self._side(entrant) as twin, self._side(best) as other:
             compared = self._compare(one, twin, other)
-        faster = compared.claim is not None and compared.pairs.ratio > 1
-        reason = compared.claim or compared.refused.partition(". ")[0] or "it is slower"
-        unproven = self._unproven(entrant.name) if faster else ""
-        told = self._told(entrant.name, compared.pairs, unproven or f"{entrant.title}: {reason}")
-        return replace(told, chosen=faster and not unproven)
+        found = decision_of(compared)
+        unproven = self._unproven(entrant.name) if found.faster else ""
+        told = self._told(entrant.name, compared.pairs, unproven or f"{entrant.title}: {found.reason}")
+        chosen = found.faster and not unproven
+        return replace(told, chosen=chosen, decided=found.decided, error=found.error)
 
     def _unproven(self, name: str) -> str:
         """Why a form cannot be had at one of the other places; empty where it can be at all."""

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from deploy_attn.tax_text import ratio_text
 
 if TYPE_CHECKING:
     from deploy_attn.tuning.form_choice import FormChoice
+    from deploy_attn.tuning.form_contest import TriedForm
+    from deploy_attn.tuning.setting_search import Tried, Tuned
     from deploy_attn.tuning.tune import Tuning
 
 SETTING_COLUMNS = ("graph", "settings", "times as fast", "kept", "why")
 FORM_COLUMNS = ("module", "form", "times as fast", "chosen", "why")
-_NOISY = "too noisy"  # as the protocol refuses a claim
 
 
 def setting_rows(tuning: Tuning) -> list[tuple[str, ...]]:
     """A row for all that was tried, as `SETTING_COLUMNS` names the cells."""
-    return [
-        (precision, str(one.settings), ratio_text(one.ratio), _mark(one.kept), _brief(one.reason))
-        for precision, tuned in tuning.precisions.items()
-        for one in tuned.tried
-    ]
+    return [row for precision, tuned in tuning.precisions.items() for row in _rows(precision, tuned)]
+
+
+def _rows(precision: str, tuned: Tuned) -> Iterator[tuple[str, ...]]:
+    """Of one graph: what it has without tuning, then what was held against that."""
+    stands = _mark(tuned.settings == tuned.start)
+    yield (precision, str(tuned.start), ratio_text(None), stands, f"the default{_where(tuned)}")
+    for one in tuned.tried:
+        yield (precision, str(one.settings), ratio_text(one.ratio), _mark(one.kept), _brief(one.reason))
 
 
 def form_rows(choice: FormChoice) -> list[tuple[str, ...]]:
@@ -34,12 +39,12 @@ def form_rows(choice: FormChoice) -> list[tuple[str, ...]]:
 
 def setting_lines(tuning: Tuning) -> list[str]:
     """What stands, and where."""
-    found = [f"{precision}: {tuned.settings}" for precision, tuned in tuning.precisions.items()]
+    found = [f"{precision}: {tuned.settings}{_default(tuned)}" for precision, tuned in tuning.precisions.items()]
     found.append(
-        "each ratio is the best until then / what was tried, pair by pair; what is not faster by more than the "
-        "control's error does not stay"
+        "each ratio is the time of the best until then, at first of the default, over that of what was tried, pair by "
+        "pair; what is not faster by more than the control's error does not stay"
     )
-    found += _undecided([one.reason for tuned in tuning.precisions.values() for one in tuned.tried])
+    found += _undecided([one for tuned in tuning.precisions.values() for one in tuned.tried])
     found.append(f"settings: {tuning.file}, which `engines.load`, `verify` and `bench` use")
     return found
 
@@ -48,14 +53,24 @@ def form_lines(choice: FormChoice) -> list[str]:
     """What a reader of the table must know, a line each."""
     if not choice.tried:
         return ["no module has an export form, so there was none to choose"]
-    return _undecided([one.reason for one in choice.tried])
+    return _undecided(choice.tried)
 
 
-def _undecided(reasons: Sequence[str]) -> list[str]:
-    noisy = sum(_NOISY in reason for reason in reasons)
-    if not noisy:
+def _default(tuned: Tuned) -> str:
+    """What stands where nothing was faster beyond doubt; empty where something was."""
+    return f": the default{_where(tuned)} stands" if tuned.settings == tuned.start else ""
+
+
+def _where(tuned: Tuned) -> str:
+    return " at that many threads" if tuned.start.intra_op_threads else " of onnxruntime"
+
+
+def _undecided(tried: Sequence[Tried | TriedForm]) -> list[str]:
+    undecided = sum(not one.decided for one in tried)
+    if not undecided:
         return []
-    return [f"{noisy} of {len(reasons)} were not decided, because other programs ran: measure again when they do not"]
+    why = "for noise or for want of pairs: measure again when nothing else runs"
+    return [f"{undecided} of {len(tried)} were not decided, {why}"]
 
 
 def _mark(kept: bool) -> str:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy_attn.engines.base import Feeds, Graph, engine_class
-from deploy_attn.engines.denormals import can_zero_denormals
+from deploy_attn.engines.base import engine_class
 from deploy_attn.engines.latency.machine import machine, usable_cpus
 from deploy_attn.engines.latency.protocol import Bench, Effort, Progress
 from deploy_attn.engines.latency.protocol import compare as compare_candidates
-from deploy_attn.engines.latency.result import Candidate, Comparison
-from deploy_attn.engines.onnxruntime import OnnxRuntimeCpu, OnnxRuntimeRunner, Settings
-from deploy_attn.engines.pairs import Paired
-from deploy_attn.engines.parity import graph_of, verdict_of, verify
-from deploy_attn.engines.settings import LEVELS
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner, Settings
+from deploy_attn.engines.parity import graph_of, verify
 from deploy_attn.engines.settings_file import settings_document, settings_file
 from deploy_attn.engines.verdict import Verdict
-from deploy_attn.jetson.artifact import Artifact, open_artifact
-from deploy_attn.jetson.errors import BadRequest, DeployAttnError, first_line
+from deploy_attn.jetson.artifact import open_artifact
+from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from deploy_attn.jetson.parity import check_manifest
 from deploy_attn.jetson.verdict import failure
 from deploy_attn.stored import check_can_keep, keep_text
+from deploy_attn.tuning.setting_search import ENGINE, Compare, Search, Tuned
 
-ENGINE = "onnxruntime"
 _FIXED = ("engine", "version", "provider")  # of a runner's conditions, what no setting changes
-# Of a candidate, a second instance of it, and a baseline.
-Compare = Callable[[Candidate, Candidate, Candidate], Comparison]
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,8 @@ class TuneOptions:
 
     Attributes:
         engine: `onnxruntime`; others have no settings here.
-        threads: counts to try; None for 1, 2, 4 ... up to the cores that this process may use, and all of them.
+        threads: counts to keep to; None for onnxruntime's own choice, and 1, 2, 4 ... up to the cores that this process
+            may use, and all of them.
         seconds: about so long for each comparison.
 
     Raises:
@@ -67,10 +62,18 @@ class TuneOptions:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Thread counts to try, each once, most first: the search starts from those, as onnxruntime by itself does."""
+        """Thread counts to try without spinning, each once, most first."""
         cores = usable_cpus()
         doubled = (1 << power for power in range(cores.bit_length()))
         return tuple(sorted({*doubled, cores} if self.threads is None else set(self.threads), reverse=True))
+
+    @property
+    def start(self) -> Settings:
+        """What a user has without tuning: onnxruntime's defaults, on the most threads where these are asked for."""
+        if self.threads is None:
+            return Settings()
+        most = max(self.threads)
+        return Settings(intra_op_threads=most, spinning=most > 1)  # one thread has none to wait for
 
 
 def thread_counts(text: str) -> tuple[int, ...]:
@@ -83,39 +86,6 @@ def thread_counts(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise BadRequest(f"--threads {text!r} is not a list of counts, as in --threads 1,2.") from error
-
-
-@dataclass(frozen=True)
-class Tried:
-    """Settings that were held against the best until then; `ratio` above 1 says that they are faster."""
-
-    settings: Settings
-    ratio: Paired | None
-    kept: bool
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings.as_dict(),
-            "ratio": None if self.ratio is None else self.ratio.as_dict(),
-            "kept": self.kept,
-            "reason": self.reason,
-        }
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The settings chosen for one graph, verified on every parity case, and what they won against."""
-
-    settings: Settings
-    tried: tuple[Tried, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings.as_dict(),
-            "tried": [one.as_dict() for one in self.tried],
-            "verified": True,
-        }
 
 
 @dataclass(frozen=True)
@@ -149,10 +119,12 @@ def tune(
 ) -> Tuning:
     """Chooses threads, optimisation level and what becomes of subnormal numbers, and stores them in the artifact.
 
-    `engines.load`, `verify` and `bench` use what is stored. The search goes in stages:
-    fewer threads, then other levels, then subnormal numbers as zero; each is held
-    against the best until then on the first parity case, and stays only if it is
-    faster by more than the control's error and every parity case holds with it.
+    `engines.load`, `verify` and `bench` use what is stored. The search starts from
+    onnxruntime's defaults and goes in stages: threads that do not spin, then other
+    levels, then subnormal numbers as zero; each is held against the best until then
+    on the first parity case, and stays only if it is faster by more than the
+    control's error and every parity case holds with it. Where threads spin, what the
+    levels gave is held against the defaults last. The defaults stand otherwise.
 
     Args:
         on_progress: told `phase`, `step` and `steps` of each comparison.
@@ -161,7 +133,8 @@ def tune(
     Raises:
         BadRequest: not an artifact, nothing to tune, or a folder that cannot be written.
         DamagedArtifact: a file differs from the manifest.
-        DeployAttnError: the artifact fails parity with the settings that the search starts from.
+        DeployAttnError: the artifact fails parity with the settings that the search starts from, or in the end with
+            those that were chosen; then none are stored.
     """
     wanted = options or TuneOptions()
     artifact = open_artifact(str(folder))
@@ -170,7 +143,9 @@ def tune(
     measure = compare or comparing(wanted.seconds, on_progress)
     case = artifact.cases()[0]
     precisions = {
-        listed["precision"]: _Search(artifact, graph_of(artifact, listed), case.inputs, measure).run(wanted.counts)
+        listed["precision"]: Search(artifact, graph_of(artifact, listed), case.inputs, measure).run(
+            wanted.start, wanted.counts
+        )
         for listed in artifact.manifest["graphs"]
     }
     conditions = {
@@ -178,82 +153,28 @@ def tune(
         **machine(),
         "case": case.name,
         "threads_tried": list(wanted.counts),
+        "turns": "where a side spins, the others rest before each turn, and the side is awake",
         "seconds_per_comparison": wanted.seconds,
     }
     documents = {precision: tuned.as_dict() for precision, tuned in precisions.items()}
     file = keep_text(settings_file(folder), settings_document(artifact, documents, conditions))
-    return Tuning(file, precisions, conditions, verify(folder))
+    return Tuning(file, precisions, conditions, _verified(folder, file))
+
+
+def _verified(folder: str | Path, file: Path) -> Verdict:
+    """The verdict under the stored settings, which do not stay where it fails."""
+    verdict = verify(folder)
+    failed = next((check for check in verdict.checks if not check.passed), None)
+    if failed is not None:
+        file.unlink()
+        raise DeployAttnError(
+            f"{folder} fails parity with the settings that were chosen, though each held when it was tried: "
+            f"{failure(failed)}. They are not stored; verify it again, and tune again."
+        )
+    return verdict
 
 
 def comparing(seconds: float, on_progress: Progress | None = None) -> Compare:
     """The protocol of `deploy-attn bench`, for about so long each time."""
     effort, bench = Effort(seconds=seconds), Bench(on_progress=on_progress)
     return lambda candidate, twin, baseline: compare_candidates(candidate, twin, baseline, effort, bench)
-
-
-class _Search:
-    """The search for one graph."""
-
-    def __init__(self, artifact: Artifact, graph: Graph, feeds: Feeds, compare: Compare) -> None:
-        self._artifact = artifact
-        self._graph = graph
-        self._feeds = feeds
-        self._compare = compare
-
-    def run(self, counts: Sequence[int]) -> Tuned:
-        best = Settings(intra_op_threads=counts[0], spinning=False)
-        problem = self._problem(best)
-        if problem:
-            raise DeployAttnError(
-                f"{self._artifact.path} fails parity before anything is tuned: {problem}. "
-                f"`deploy-attn verify {self._artifact.path}` shows all of it; export it again."
-            )
-        tried: list[Tried] = []
-        for stage in (self._threads, self._levels, self._denormals):
-            for challenger in stage(best, counts):
-                tried.append(self._against(challenger, best))
-                best = challenger if tried[-1].kept else best
-        return Tuned(best, tuple(tried))
-
-    def _threads(self, best: Settings, counts: Sequence[int]) -> Iterator[Settings]:
-        return (replace(best, intra_op_threads=count) for count in counts[1:])
-
-    def _levels(self, best: Settings, counts: Sequence[int]) -> Iterator[Settings]:
-        return (replace(best, level=level) for level in LEVELS if level != best.level)
-
-    def _denormals(self, best: Settings, counts: Sequence[int]) -> Iterator[Settings]:
-        return (replace(best, denormals_zero=True) for _ in range(can_zero_denormals()))
-
-    def _against(self, challenger: Settings, best: Settings) -> Tried:
-        try:
-            with self._runner(challenger) as one, self._runner(challenger) as twin, self._runner(best) as other:
-                sides = [(challenger, one), (challenger, twin), (best, other)]
-                compared = self._compare(*(self._candidate(settings, runner) for settings, runner in sides))
-        except DeployAttnError:
-            raise
-        except Exception as error:  # an engine may refuse a graph at one level and not at another
-            return Tried(challenger, None, False, f"the engine refused it: {first_line(error)}")
-        if compared.claim is None or compared.pairs.ratio <= 1:
-            # What follows in a refusal is about options of `bench`.
-            return Tried(challenger, compared.pairs, False, compared.refused.partition(". ")[0] or "it is slower")
-        problem = self._problem(challenger)
-        return Tried(challenger, compared.pairs, not problem, problem or compared.claim)
-
-    def _runner(self, settings: Settings) -> OnnxRuntimeRunner:
-        return OnnxRuntimeRunner(self._graph.content, settings=settings)
-
-    def _candidate(self, settings: Settings, runner: OnnxRuntimeRunner) -> Candidate:
-        return Candidate(
-            label=f"{self._graph.precision}, {settings}",
-            call=lambda: runner.infer(self._feeds),
-            conditions=runner.conditions(),
-            stopwatch=runner.stopwatch(self._feeds),
-        )
-
-    def _problem(self, settings: Settings) -> str:
-        """The first check that does not hold under these settings; empty where all hold."""
-        precision = self._graph.precision
-        engine = OnnxRuntimeCpu(self._artifact, {precision: settings})
-        verdict = verdict_of(self._artifact, ENGINE, engine, precision)
-        failed = next((check for check in verdict.checks if not check.passed), None)
-        return "" if failed is None else failure(failed)

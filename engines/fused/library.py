@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ FLAGS = (
     *("-O3", "-march=native", "-std=c11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math"),
     *("-ffinite-math-only", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"),
 )
-_SOURCES = ("kernels.h", "kernels.c", "operators.c")
+_SOURCES = ("kernels.h", "systems.h", "kernels.c", "wide.c", "operators.c")
 _COMPILES_S = 120
 
 
@@ -37,11 +38,24 @@ def fused_library() -> Path:
     """
     if sys.platform == "win32":
         raise BadRequest("Fused operators are built on Linux and macOS only. The graphs of an artifact need no build.")
-    compiler = os.environ.get("CC") or "cc"
-    file = cache_folder() / f"fused-{_key(compiler)}.so"
+    file = library_file()
     if not file.is_file():
-        _compile(compiler, file)
+        _compile(_compiler(), file)
     return file
+
+
+def library_file() -> Path:
+    """Where the library is or will be; its name tells everything that it depends on."""
+    return cache_folder() / f"fused-{_key(_compiler())}.so"
+
+
+def has_compiler() -> bool:
+    """Whether there is a program of the compiler's name."""
+    return shutil.which(_compiler()) is not None
+
+
+def _compiler() -> str:
+    return os.environ.get("CC") or "cc"
 
 
 def _compile(compiler: str, file: Path) -> None:

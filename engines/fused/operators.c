@@ -47,7 +47,7 @@ struct Operator {
     Status *(*create_or_fail)(const Operator *, const Function *, const void *, void **);
     Status *(*compute_or_fail)(void *, Context *);
     Function later[8];
-    const Kernel *kernel;
+    int kernel;
 };
 
 /* Places in the table of functions. */
@@ -105,8 +105,8 @@ static Status *compute_or_fail(void *made, Context *context) {
     if ((failed = GET_OUTPUT(api)(context, 0, extents, 4, &y))) return failed;
     if ((failed = GET_DATA(api)(x, &in)) || (failed = GET_DATA(api)(parameters, &values))) return failed;
     if ((failed = GET_DATA(api)(y, &out))) return failed;
-    Map map = {in, out, extents[1], extents[2], extents[3], NULL};
-    switch (fused(operator->kernel, extents[0], map, values, (long)count)) {
+    Maps maps = {in, out, extents[0], extents[1], extents[2], extents[3]};
+    switch (fused(operator->kernel, &maps, values, (long)count)) {
     case 0:
         return NULL;
     case 1:
@@ -116,7 +116,7 @@ static Status *compute_or_fail(void *made, Context *context) {
     }
 }
 
-static const char *name(const Operator *operator) { return operator->kernel->name; }
+static const char *name(const Operator *operator) { return kernel_name(operator->kernel); }
 static const char *provider(const Operator *operator) { return NULL; } /* the CPU's */
 static int type(const Operator *operator, size_t index) { return FLOAT; }
 static int kind(const Operator *operator, size_t index) { return REQUIRED; }
@@ -139,7 +139,7 @@ static void destroy(void *made) {}
         .input_memory = kind,                                                                                          \
         .create_or_fail = create_or_fail,                                                                              \
         .compute_or_fail = compute_or_fail,                                                                            \
-        .kernel = &kernels[index],                                                                                     \
+        .kernel = index,                                                                                               \
     }
 
 /* Sessions keep pointers to them, and may run while another one is made: never written. */

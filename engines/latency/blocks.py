@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from deploy_attn.engines.latency.load import Load, Reading, load_between, read_load
+from deploy_attn.engines.latency.load import Load, Reading, load_between, read_load, reasons_of
 from deploy_attn.engines.latency.result import Blocks
 from deploy_attn.engines.pairs import Call, Paired, Stopwatch, timed_pairs
 
 _LOOK_S = 0.02  # of doing nothing before and after a block, in which only others can be busy
-_MOST_REASONS = 8
 
 Sides = tuple[Stopwatch, Stopwatch]
 
@@ -46,21 +45,20 @@ class Series:
     kept: int = 0
     repeated: int = 0
     spoiled: int = 0
-    reasons: list[str] = field(default_factory=list)
+    disturbed: list[Load] = field(default_factory=list)
 
     def add_block(self, count: int) -> None:
         """So many pairs more; those of a block in which something else ran only where no repeat is left."""
         while True:
             found, load = self._block(count)
-            reason = load.reason if load is not None else ""
-            if not reason or self.repeats == 0:
+            if load is None or load.disturbance is None:
+                break
+            self.disturbed.append(load)
+            if self.repeats == 0:
+                self.spoiled += 1
                 break
             self.repeats -= 1
             self.repeated += 1
-            self._note(reason)
-        if reason:
-            self.spoiled += 1
-            self._note(reason)
         self.kept += 1
         self.pairs = self.pairs.joined(found)
         if load is not None:
@@ -79,18 +77,13 @@ class Series:
         self.watch.sleep(_LOOK_S)
         return found, load_between(before, self.watch.read())
 
-    def _note(self, reason: str) -> None:
-        if reason not in self.reasons and len(self.reasons) < _MOST_REASONS:
-            self.reasons.append(reason)
-
 
 def blocks_of(series: Sequence[Series]) -> Blocks:
     """The blocks of several series together."""
-    reasons = dict.fromkeys(reason for one in series for reason in one.reasons)
     return Blocks(
         kept=sum(one.kept for one in series),
         repeated=sum(one.repeated for one in series),
-        reasons=tuple(reasons),
+        reasons=reasons_of(load for one in series for load in one.disturbed),
         spoiled=sum(one.spoiled for one in series),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +35,29 @@ class Load:
     cpus: int
 
     @property
-    def reason(self) -> str:
-        """Why a measurement meanwhile does not count; empty where it does."""
+    def disturbance(self) -> tuple[str, float] | None:
+        """Why a measurement meanwhile does not count: what others did, on how many cores. None where it does."""
         allowed = _PART * max(self.cpus, 2) + _COUNTING_S / self.seconds
         if self.others > allowed:
-            return f"other processes used {self.others:.1f} cores"
-        return f"other virtual machines took {self.stolen:.1f} cores" if self.stolen > allowed else ""
+            return "other processes used", self.others
+        return ("other virtual machines took", self.stolen) if self.stolen > allowed else None
+
+    @property
+    def reason(self) -> str:
+        """The disturbance as text; empty where there is none."""
+        return "".join(reasons_of([self]))
+
+
+def reasons_of(loads: Iterable[Load]) -> tuple[str, ...]:
+    """The disturbances of all, one for each kind with its range; empty where nothing was disturbed."""
+    cores: dict[str, list[float]] = {}
+    for kind, used in filter(None, (load.disturbance for load in loads)):
+        cores.setdefault(kind, []).append(used)
+    return tuple(f"{kind} {_range(found)} cores" for kind, found in cores.items())
+
+
+def _range(values: list[float]) -> str:
+    return " to ".join(dict.fromkeys(f"{value:.1f}" for value in (min(values), max(values))))
 
 
 def read_load() -> Reading | None:

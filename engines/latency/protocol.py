@@ -96,6 +96,11 @@ class Bench:
             self.on_progress({"phase": phase, "step": step, "steps": steps})
 
 
+def title_of(candidate: str, baseline: str) -> str:
+    """What progress calls a comparison of these labels."""
+    return f"{candidate} against {baseline}"
+
+
 def compare(
     candidate: Candidate,
     twin: Candidate,
@@ -115,7 +120,7 @@ def compare(
     effort, bench = effort or Effort(), bench or Bench()
     flush = (bench.flush or Flush()) if effort.cold else None
     against = Candidate(ITSELF, twin.call, twin.conditions, twin.stopwatch) if baseline is None else baseline
-    title = f"{candidate.label} against {against.label}"
+    title = title_of(candidate.label, against.label)
     bench.say(title, 0, None)
     own, other = candidate.timer, against.timer
     sides: list[Sides] = [(own, twin.timer), *([] if baseline is None else [(other, own)])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-from deploy_attn.engines.base import Feeds, Runner, engine_class
+from deploy_attn.engines.base import Engine, Feeds, Runner, engine_class
 from deploy_attn.engines.latency.machine import usable_cpus
 from deploy_attn.engines.latency.result import Candidate
 from deploy_attn.engines.onnxruntime import OnnxRuntimeCpu
@@ -37,6 +37,25 @@ def timed_settings(artifact: Artifact, precision: str, threads: int | None) -> S
     return replace(settings, intra_op_threads=threads or settings.intra_op_threads or 1, spinning=False)
 
 
+def engine_settings(engine: str, artifact: Artifact, precision: str, threads: int | None) -> Settings | None:
+    """Those that an engine is timed with: its fixed ones, else `timed_settings`; None where it has none.
+
+    Raises:
+        BadRequest: as `timed_settings`, or threads that the engine does not have.
+    """
+    found = engine_class(engine)
+    if not issubclass(found, OnnxRuntimeCpu):
+        return None
+    if found.fixed is None:
+        return timed_settings(artifact, precision, threads)
+    if threads not in (None, found.fixed.intra_op_threads):
+        raise BadRequest(
+            f"{threads} threads were asked for, and {engine} runs on {found.fixed.intra_op_threads}. "
+            "Leave --threads out."
+        )
+    return found.fixed
+
+
 def rival_settings(engine: str, threads: int) -> Settings:
     """onnxruntime's defaults, on the engine's own provider: what a user has who sets no more than the threads."""
     provider = getattr(engine_class(engine), "provider", CPU)
@@ -47,13 +66,17 @@ def timed_runner(artifact: Artifact, engine: str, precision: str, settings: Sett
     """A runner of the graph of that precision, not active yet.
 
     Args:
-        settings: of onnxruntime on a CPU; None for every other engine.
+        settings: as `engine_settings` gives them.
 
     Raises:
         BadRequest: the engine is unknown, or has nothing built of this graph.
     """
     listed = next(graph for graph in artifact.manifest["graphs"] if graph["precision"] == precision)
-    made = engine_class(engine)(artifact) if settings is None else OnnxRuntimeCpu(artifact, {precision: settings})
+    found = engine_class(engine)
+    if settings is not None and issubclass(found, OnnxRuntimeCpu):
+        made: Engine = found(artifact, {precision: settings})
+    else:
+        made = found(artifact)
     run = next(iter(made.runs(graph_of(artifact, listed))), None)
     if run is None:
         raise BadRequest(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_attn.engines.target import Target, load_target
 from deploy_attn.export.linting.finding import Finding
-from deploy_attn.export.linting.fixed_file import check_output, check_source, default_output, load_weights, write_whole
+from deploy_attn.export.linting.fixed_file import check_output, check_source, default_output, load_weights, write_fixed
 from deploy_attn.export.linting.graph import ONNX_DOMAINS
 from deploy_attn.export.linting.lint import findings_of
 from deploy_attn.export.linting.model_file import read_model
@@ -109,7 +109,7 @@ def fix_model(path: str | Path, target: str, output: str | Path | None = None, f
     report = replace(report, proof=proof, problem=problem)
     if problem is not None:
         return report
-    write_whole(place, content, force)
+    write_fixed(place, content, force)
     return replace(report, written=place)
 
 

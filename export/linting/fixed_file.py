@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy_attn.engines.whole_file import write_whole
 from deploy_attn.jetson.errors import BadRequest
 
 if TYPE_CHECKING:
     import onnx
 
-_SUFFIX, _PARTIAL = ".onnx", ".partial"
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # of a file system without hard links
+_SUFFIX = ".onnx"
 _MANIFEST = "manifest.json"
 _LARGEST = (1 << 31) - 1  # bytes; protobuf writes no longer message
 
@@ -82,55 +79,21 @@ def load_weights(source: Path, model: onnx.ModelProto) -> None:
         raise BadRequest(f"{source}: its weights cannot be read: {error}.") from error
 
 
-def write_whole(place: Path, content: bytes, force: bool) -> None:
-    """Writes a temporary sibling and puts it in place in one step.
-
-    A process that is killed leaves at most the hidden sibling.
+def write_fixed(place: Path, content: bytes, force: bool) -> None:
+    """Writes a copy, whole or not at all.
 
     Raises:
         BadRequest: the file system refuses, or the file has appeared in the meantime.
     """
     place = Path(os.path.abspath(place))
     try:
-        with _sibling(place, content) as written:
-            _put(written, place, force)
+        write_whole(place, content, replace=force)
     except FileExistsError as error:
         raise BadRequest(f"{place} has appeared meanwhile. Choose another file with -o.") from error
     except OSError as error:
         raise BadRequest(
             f"{place} cannot be written: {error.strerror or error}. Choose another file with -o."
         ) from error
-
-
-def _put(written: Path, place: Path, force: bool) -> None:
-    """Gives a file its place; a link, unlike a rename, never replaces what has come there meanwhile."""
-    if not force:
-        try:
-            os.link(written, place)
-        except OSError as error:
-            if error.errno not in _NO_LINKS or os.path.lexists(place):
-                raise
-        else:
-            return
-    os.replace(written, place)
-
-
-@contextlib.contextmanager
-def _sibling(place: Path, content: bytes) -> Iterator[Path]:
-    """A hidden file beside `place` with the mode that a new file gets; gone afterwards, whatever happens."""
-    descriptor, name = tempfile.mkstemp(prefix=".deploy-attn-", suffix=_PARTIAL, dir=place.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        yield Path(name)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
 
 
 def _is_vouched_for(file: Path) -> bool:

@@ -13,6 +13,11 @@ import pytest
 from deploy_attn.doctor import DoctorReport, examine
 from tests.conftest import Finished
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 
 def test_a_healthy_machine(cli: Callable[..., Finished]) -> None:
     done = cli("doctor")
@@ -49,6 +54,49 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not report.passed
     missing = {job.name: " ".join(job.missing) for job in report.jobs}
     assert "pip install torch" in missing["export to ONNX, verified on the CPU"]
+
+
+@pytest.mark.parametrize(
+    ("absent", "job", "command"),
+    [
+        ((), "a page of artifacts", ""),
+        (("jinja2",), "a page of artifacts", "pip install 'deploy-attn[report]' (jinja2)"),
+        (("jinja2", "matplotlib"), "a page", "pip install 'deploy-attn[report]' (jinja2, matplotlib)"),
+        (("distributed",), "a sweep on several machines", "pip install 'deploy-attn[sweep]' (distributed)"),
+        (("openvino",), "bench against", "pip install 'deploy-attn[peers]' (openvino)"),
+        (("asyncssh",), "boards over SSH", "pip install 'deploy-attn[remote]' (asyncssh)"),
+    ],
+)
+def test_an_extra_that_is_absent_is_named_and_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, absent: tuple[str, ...], job: str, command: str
+) -> None:
+    from deploy_attn import doctor
+
+    own = {"onnxruntime-gpu": None, "onnxruntime-directml": None, **dict.fromkeys(absent)}
+    monkeypatch.setattr(doctor, "_version", lambda name: own.get(name, "1.0" if "onnxruntime-" not in name else None))
+    monkeypatch.setattr(doctor, "_tensorrts", lambda: ({}, []))
+    report = examine()
+    assert missing_for(report, job) == command
+    assert report.passed
+    assert {name: report.found.get(name) for name in absent} == dict.fromkeys(absent)
+
+
+def test_every_extra_of_the_package_is_told_with_all_that_it_adds() -> None:
+    from deploy_attn import doctor
+
+    told = {name for _, names in doctor._EXTRAS.values() for name in names}
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    wanted = {extra: names for extra, names in extras["optional-dependencies"].items() if extra in doctor._EXTRAS}
+    assert told == {name.partition(">")[0] for names in wanted.values() for name in names}
+    assert set(extras["optional-dependencies"]) - set(wanted) == {"cpu", "gpu", "rtx", "dev"}
+
+
+def test_a_missing_compiler_is_named_and_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    report = examine()
+    missing = {job.name: " ".join(job.missing) for job in report.jobs}
+    assert "apt install gcc" in missing["fused operators for onnxruntime on the CPU"]
+    assert report.passed
 
 
 def test_a_runtime_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

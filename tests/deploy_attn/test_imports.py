@@ -56,6 +56,12 @@ def test_every_module_but_pytorchs_own_imports_without_a_heavy_library() -> None
     assert done.returncode == 0, done.stderr
 
 
+def test_whatever_the_package_names_is_there_when_it_is_asked_for() -> None:
+    code = "import deploy_attn as d; print(d.engines.load); [getattr(d, name) for name in d.__all__]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_the_package_imports_no_room() -> None:
     code = "import deploy_attn, sys; print([m for m in sys.modules if m.startswith('deploy_attn.')])"
     assert blocked((), code).stdout.strip() == "[]"

@@ -14,7 +14,7 @@ import torch
 from onnx import NodeProto, TensorProto, helper
 
 import deploy_attn
-from deploy_attn.engines.roofline import Work, estimate, work_of
+from deploy_attn.engines.roofline import NOWHERE, Work, estimate, work_of
 from deploy_attn.engines.shaped_graph import shaped_graph
 from deploy_attn.engines.target import Fact, Target, load_target, target_names
 from deploy_attn.export.onnx_from_module import GraphRequest, onnx_from_module
@@ -142,6 +142,18 @@ def test_what_a_target_does_not_say_is_named_and_a_profile_with_it_is_taken(arti
     assert estimate(artifact, str(file), "fp32").memory_ms > 0
     with pytest.raises(BadRequest, match="peak_fp16_tensor_tflops"):
         estimate(artifact, str(file), "fp16")
+
+
+def test_onnxruntime_on_a_gpu_is_estimated_by_the_gpus_own_name(artifact: Path) -> None:
+    with pytest.raises(BadRequest, match=r"name the GPU, as --target h200, or write a profile of your own"):
+        estimate(artifact, "onnxruntime-cuda", "fp32")
+
+
+def test_a_graph_is_counted_once_for_all_targets(artifact: Path) -> None:
+    counted = estimate(artifact, NOWHERE, "fp16")
+    assert counted.on(load_target("jetson-nano")) == estimate(artifact, "jetson-nano", "fp16")
+    with pytest.raises(BadRequest, match="needs what its profile does not say"):
+        counted.on(load_target("onnxruntime-cpu"))
 
 
 def test_the_higher_of_two_fp16_peaks_counts(artifact: Path) -> None:

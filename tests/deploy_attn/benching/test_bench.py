@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +19,17 @@ import torch
 
 from deploy_attn import BadRequest, BenchOptions, DamagedArtifact, ExportRequest, bench, export_artifact
 from deploy_attn.benching import bench as benching
+from deploy_attn.benching import roofs
 from deploy_attn.benching.file import read_bench
 from deploy_attn.benching.text import rivals_from_texts
 from deploy_attn.engines.latency.protocol import Bench, Effort
 from deploy_attn.engines.latency.runners import rival_settings
+from deploy_attn.engines.machine_limits import Limits
 from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.jetson.artifact import open_artifact
 from deploy_attn.rivals.ground import OwnFiles, ground_of
 from tests.deploy_attn.command_line import Cli, write_network
-from tests.engines.latency.fakes import AT_ONCE, machine
+from tests.engines.latency.fakes import AT_ONCE, LIMITS, machine
 
 FEW = Effort(pairs=2)
 QUICK = ("--pairs", "2")
@@ -34,7 +37,8 @@ QUICK = ("--pairs", "2")
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without other programs, and no wait for the times to settle."""
+    """A machine without other programs, whose limits are known, and no wait for the times to settle."""
+    monkeypatch.setattr(roofs, "measured_limits", lambda size, threads: replace(LIMITS, threads=threads))
     monkeypatch.setattr(benching, "Bench", functools.partial(Bench, watch=machine(), warm_up=AT_ONCE))
 
 
@@ -74,6 +78,38 @@ def test_an_artifact_is_compared_with_rivals_in_each_precision_and_the_results_a
     assert all(one.ratio.pairs == one.control.pairs == 2 for one in kept.comparisons)
     assert all((one.conditions["cache"], one.conditions["threads"]) == ("hot", 1) for one in kept.comparisons)
     assert "bench-onnxruntime.json" not in json.loads((out / "se" / "manifest.json").read_text())["files"]
+
+
+def test_what_the_machine_does_at_most_is_measured_once_and_kept_with_each_record(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def limits(size: int, threads: int) -> Limits:
+        asked.append((size, threads))
+        return replace(LIMITS, threads=threads)
+
+    monkeypatch.setattr(roofs, "measured_limits", limits)
+    bench(out / "se", BenchOptions(against=("naive", "eager"), threads=2, effort=FEW))
+    ((size, threads),) = asked
+    maps = 2 * 4 * 16 * 8 * 8
+    assert maps < size < maps + (out / "se" / "model.onnx").stat().st_size + (1 << 12)
+    assert threads == 2
+    kept = read_bench(out / "se" / "bench-onnxruntime.json")
+    assert [one.limits for one in kept.comparisons] == [replace(LIMITS, threads=2)] * 4
+
+
+def test_a_machine_whose_limits_cannot_be_measured_is_benched_with_a_note(
+    cli: Cli, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(size: int, threads: int) -> Limits:
+        raise BadRequest("No room for that.")
+
+    monkeypatch.setattr(roofs, "measured_limits", failing)
+    done = cli("bench", out / "se", *QUICK)
+    assert done.exit_code == 0
+    assert done.stdout.count("No room for that. The records have no roof.") == 1
+    assert [one.limits for one in read_bench(out / "se" / "bench-onnxruntime.json").comparisons] == [None, None]
 
 
 def test_a_newer_answer_takes_the_place_of_the_same_question_only(out: Path) -> None:
@@ -208,6 +244,11 @@ def test_bad_requests_say_what_is_possible_and_leave_nothing(
     assert not list(out.rglob("bench-*"))
 
 
+def test_rivals_are_a_sequence_of_names() -> None:
+    with pytest.raises(BadRequest, match=r"write \('naive',\)"):
+        BenchOptions(against="naive")
+
+
 def test_a_damaged_artifact_is_not_timed(out: Path) -> None:
     graph = out / "se" / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"\0")
@@ -264,7 +305,37 @@ def test_a_folder_of_a_module_s_name_is_not_in_the_way(out: Path) -> None:
 def test_each_comparison_tells_of_its_progress(out: Path) -> None:
     phases: dict[str, None] = {}
     bench(out / "s2", BenchOptions(against=("naive",), effort=FEW), lambda event: phases.update({event["phase"]: None}))
-    assert list(phases) == [f"{out / 's2'} fp32 against naive"]
+    title = f"{out / 's2'} fp32 against naive"
+    assert list(phases) == [f"1 of 1: {title}"]
+
+
+def test_progress_counts_the_comparisons_and_tells_of_each_before_its_baseline_is_made(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def refused(name: str, *_: Any) -> Any:
+        told.append(name)
+        raise BadRequest(f"{name} is not for this.")
+
+    monkeypatch.setattr(benching, "entrant_of", refused)
+    options = BenchOptions(against=("naive", "eager"), effort=FEW)
+    bench(out / "se", options, lambda event: told.append(f"{event['phase'].partition(':')[0]} {event['step']}"))
+    assert [one.partition(" of ")[0] for one in told] == [
+        "1",
+        "naive",
+        "1",
+        "2",
+        "eager",
+        "2",
+        "3",
+        "naive",
+        "3",
+        "4",
+        "eager",
+        "4",
+    ]
+    assert told[:3] == ["1 of 4 0", "naive", "1 of 4 1"], "what is not compared does not stay on the terminal"
 
 
 def test_torch_s_threads_are_as_before(out: Path) -> None:
@@ -343,6 +414,21 @@ def test_what_torch_compile_says_is_a_reason_and_not_the_end(out: Path, monkeypa
     }
     assert [record.comparison.baseline.label for record in report.records] == ["naive"]
     assert resets, "what the compiler keeps does not stay"
+
+
+def test_what_ends_a_half_loaded_compiler_is_not_hidden_by_resetting_it(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(network: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def reset() -> None:
+        raise AttributeError("module 'torch._dynamo' has no attribute 'utils'")
+
+    monkeypatch.setattr(torch, "compile", interrupted)
+    monkeypatch.setattr(torch.compiler, "reset", reset)
+    with pytest.raises(KeyboardInterrupt):
+        bench(out / "s2", BenchOptions(against=("compile",), effort=FEW))
 
 
 def test_a_compiled_network_is_called_once_before_it_is_timed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,10 +539,10 @@ def test_threads_are_those_of_the_rivals_too(out: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_timed(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Path, *_: Any, **__: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "touch", full)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     monkeypatch.setattr(benching, "compare", None)
     with pytest.raises(BadRequest, match="cannot be written"):
         bench(out / "se", BenchOptions(effort=FEW))

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy_attn.benching import estimate as estimating
 from deploy_attn.benching.estimate import estimate_artifact
 from deploy_attn.benching.estimate_text import show_estimates
+from deploy_attn.engines.latency import runners
+from deploy_attn.engines.latency.machine import cpu_name
+from deploy_attn.engines.machine_limits import Limits
+from deploy_attn.engines.settings import Settings
 from deploy_attn.exporting import export_artifact
 from deploy_attn.jetson.artifact import SELF_HASH, read_manifest
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.request import ExportRequest
+from tests.deploy_attn.command_line import Cli
+from tests.deploy_attn.html_report.samples import comparison, write_bench
+from tests.engines.latency.fakes import LIMITS
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +136,133 @@ def test_text_of_a_verdict_cannot_command_the_terminal(artifact: Path, capsys: p
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert "[red]Nano" in text
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """This machine's are known; what they were asked for, bytes and threads."""
+    asked: list[tuple[int, int]] = []
+
+    def measured(size: int, threads: int) -> Limits:
+        asked.append((size, threads))
+        return replace(LIMITS, threads=threads, disturbed="other processes used 1.5 cores")
+
+    monkeypatch.setattr(estimating, "measured_limits", measured)
+    return asked
+
+
+def bench_here(artifact: Path, engine: str = "onnxruntime", **conditions: Any) -> None:
+    """A kept comparison of both precisions on this processor, on one thread, in 0.2 ms."""
+    told = {"threads": 1, "cache": "hot", "machine": {"cpu": cpu_name()}, **conditions}
+    both = (comparison(precision, "naive", 1.5, 0.2, conditions=told) for precision in ("fp32", "fp16"))
+    write_bench(artifact, *both, engine=engine)
+
+
+def test_a_cpu_is_this_machine_whose_limits_are_measured_and_marked(
+    artifact: Path, limits: list[tuple[int, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench_here(artifact)
+    found = estimate_artifact(artifact, "onnxruntime-cpu")
+    for one in found.estimates:
+        assert one.memory_ms == pytest.approx(one.work.traffic.least / 140e6)
+        assert one.facts["device.bandwidth_gb_per_s"].mark == "measured here"
+    assert limits == [(max(one.work.traffic.least for one in found.estimates), 1)]
+    assert [(one.precision, one.engine, one.times.n) for one in found.measured] == [
+        ("fp32", "onnxruntime", 60),
+        ("fp16", "onnxruntime", 60),
+    ]
+    show_estimates(found)
+    text = capsys.readouterr().out
+    assert f"({cpu_name()}, 1 thread, hot caches)" in text
+    assert "an estimate, bandwidth and peaks were measured here just now" in text
+    assert "used: bandwidth in GB/s: 140 (measured here; a copy, 1.6 MB in hot caches, 1 thread)" in text
+    assert "TFLOPS: 0.24 (measured here; a product, 1 thread)" in text
+    assert "hot caches against naive: 0.2" in text
+    assert "other processes used 1.5 cores meanwhile: at its best this machine may do more" in text
+    assert "times may be below the floor" not in text
+    document = found.as_dict()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert document["limits"][0]["hot_gb_per_s"] == 140.0
+
+
+@pytest.mark.usefixtures("limits")
+def test_with_cold_caches_the_floor_is_that_of_memory(artifact: Path) -> None:
+    hot, cold = (estimate_artifact(artifact, "onnxruntime-cpu", "fp32", cold=one).estimates[0] for one in (False, True))
+    assert cold.memory_ms == pytest.approx(hot.memory_ms * 140 / 40)
+    assert cold.compute_ms == hot.compute_ms
+
+
+@pytest.mark.parametrize(
+    ("options", "conditions", "reason"),
+    [
+        ({}, {"threads": 2}, "it is of 2 thread(s) and the floor of 1, which --threads decides"),
+        ({"threads": 2}, {}, "it is of 1 thread(s) and the floor of 2"),
+        ({}, {"cache": "cold"}, "it is of cold caches, which --cold decides"),
+        ({"cold": True}, {}, "it is of hot caches"),
+        ({}, {"machine": {"cpu": "Another CPU"}}, "it is of Another CPU, and this is"),
+        ({}, {"machine": None}, "it is of an unknown processor"),
+        ({}, {"engine": "tensorrt"}, "it is of engine tensorrt, which computes on no CPU"),
+        ({}, {"engine": "no such"}, "it is of engine no such"),
+    ],
+)
+def test_times_of_another_machine_or_regime_are_set_apart_with_the_reason(
+    artifact: Path,
+    options: dict[str, Any],
+    conditions: dict[str, Any],
+    reason: str,
+    limits: list[tuple[int, int]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench_here(artifact, **conditions)
+    found = estimate_artifact(artifact, "onnxruntime-cpu", **options)
+    assert [count for _, count in limits] == [options.get("threads", 1)]
+    assert found.measured == ()
+    assert len(found.set_apart) == 1
+    assert reason in found.set_apart[0]
+    show_estimates(found)
+    assert "`deploy-attn bench" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("limits")
+def test_a_bench_of_another_export_is_set_apart(artifact: Path) -> None:
+    bench_here(artifact)
+    file = artifact / "bench-onnxruntime.json"
+    file.write_text(file.read_text().replace(read_manifest(str(artifact))[SELF_HASH], "0" * 64))
+    assert "it is of another artifact" in estimate_artifact(artifact, "onnxruntime-cpu").set_apart[0]
+
+
+def test_tuned_threads_are_those_of_the_floor(
+    artifact: Path, limits: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = {"fp32": Settings(intra_op_threads=2)}
+    monkeypatch.setattr(runners, "stored_settings", lambda _: tuned)
+    bench_here(artifact)
+    found = estimate_artifact(artifact, "onnxruntime-cpu")
+    assert sorted(count for _, count in limits) == [1, 2]
+    assert [one.precision for one in found.measured] == ["fp16"]
+    threads = {one.precision: one.title.rpartition(cpu_name())[2] for one in found.estimates}
+    assert threads == {"fp32": ", 2 threads, hot caches", "fp16": ", 1 thread, hot caches"}
+
+
+@pytest.mark.parametrize("options", [{"threads": 1}, {"cold": True}])
+def test_what_is_this_machines_is_refused_for_a_board(exported: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match="--threads and --cold are of --target onnxruntime-cpu"):
+        estimate_artifact(exported, "jetson-nano", **options)
+
+
+def test_nothing_is_measured_for_a_precision_that_there_is_none_of(
+    exported: Path, limits: list[tuple[int, int]]
+) -> None:
+    with pytest.raises(BadRequest, match="no graph in int8"):
+        estimate_artifact(exported, "onnxruntime-cpu", "int8")
+    assert limits == []
+
+
+@pytest.mark.parametrize("flag", [("--pairs", "3"), ("--seconds", "2"), ("--force",), ("--source", "net.py")])
+def test_what_an_estimate_would_not_heed_is_refused(exported: Path, flag: tuple[str, ...], cli: Cli) -> None:
+    done = cli("bench", exported, "--estimate", "--target", "jetson-nano", *flag)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert flag[0] in done.stderr
 
 
 def test_the_document_is_json(artifact: Path) -> None:

@@ -19,6 +19,7 @@ from deploy_attn.html_report.plots import ratios
 from deploy_attn.html_report.svg import rendered
 from deploy_attn.jetson.errors import BadRequest
 from tests.deploy_attn.html_report.samples import comparison
+from tests.engines.latency.fakes import LIMITS
 
 Document = dict[str, Any]
 
@@ -53,6 +54,18 @@ def test_what_a_comparison_says_of_itself_is_read_back(file: Path) -> None:
     assert (found.claim, found.refused, found.conditions) == ("twice as fast", "", {"threads": 1})
 
 
+def with_limits(threads: int = 2, **limits: Any) -> Document:
+    one = comparison("fp32", "naive", 1.5, 2.0)
+    return document(comparisons=[{**one, "conditions": {"threads": threads, "limits": {**LIMITS.as_dict(), **limits}}}])
+
+
+def test_what_the_machine_does_at_most_is_read_back_where_it_was_measured(file: Path) -> None:
+    file.write_text(json.dumps(document()), encoding="utf-8")
+    assert read_bench(file).comparisons[0].limits is None
+    file.write_text(json.dumps(with_limits()), encoding="utf-8")
+    assert read_bench(file).comparisons[0].limits == LIMITS
+
+
 def changed(change: Callable[[Document], object]) -> Document:
     found = document()
     change(found["comparisons"][0])
@@ -66,6 +79,9 @@ def changed(change: Callable[[Document], object]) -> Document:
         (document(comparisons={}), "comparisons"),
         (document(comparisons=[comparison("fp32", "naive", 1.0, 1.0)] * 501), "comparisons"),
         (document(engine=["onnxruntime"]), "engine"),
+        (with_limits(hot_gb_per_s=0), "comparisons[0].conditions.limits.hot_gb_per_s"),
+        (with_limits(threads=1), "comparisons[0].conditions.limits.threads"),
+        (changed(lambda one: one.update(conditions={"limits": [1]})), "comparisons[0].conditions.limits"),
         (document(artifact_sha256=None), "artifact_sha256"),
         (changed(lambda one: one.update(precision="int8")), "comparisons[0].precision"),
         (changed(lambda one: one.update(error=-1)), "comparisons[0].error"),

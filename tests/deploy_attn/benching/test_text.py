@@ -98,6 +98,18 @@ def test_a_session_with_other_settings_is_told_with_them(other: dict[str, Any], 
     assert not said or f"{other['intra_op_threads']} thread(s), no spinning, level {other['optimisation']}" in found
 
 
+@pytest.mark.parametrize(
+    ("precision", "label", "said"),
+    [("fp16", "naive", True), ("fp32", "naive", False), ("fp16", "out/cbam fp16", False), ("fp16", "itself", False)],
+)
+def test_that_rivals_compute_in_fp32_is_said_where_the_artifact_does_not(
+    precision: str, label: str, said: bool
+) -> None:
+    told = report(label=label)
+    told = replace(told, records=(Record.now(precision, told.records[0].comparison),))
+    assert any(line.startswith("rivals compute in FP32") for line in lines(told)) == said
+
+
 def test_where_nothing_is_claimed_the_reason_and_the_error_bar_stand_instead() -> None:
     found = list(lines(report(claim=None, refused="Too few pairs.")))
     assert found[0] == "fp32 against naive: no claim, error bar 0.0 %. Too few pairs."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 import torch
 
 from deploy_attn import create
-from deploy_attn.engines.fused.session import fused_session
+from deploy_attn.engines.fused.engine import FusedRunner
+from deploy_attn.engines.fused.graph_file import FUSED_GRAPH
+from deploy_attn.engines.onnxruntime import OnnxRuntimeRunner
 from deploy_attn.exporting import export_artifact
+from deploy_attn.fusing import fuse as fusing
 from deploy_attn.fusing.fuse import fuse
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 from deploy_attn.request import ExportRequest
@@ -41,17 +45,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_one_operator_computes_what_the_artifacts_graph_does(artifact: Path, tmp_path: Path) -> None:
-    import onnxruntime as ort
-
     fused = fuse(artifact, tmp_path / "gct.onnx")
     assert fused.passed
     assert {check.case for check in fused.checks} == {"normal", "far_mean", "large"}
     graph = onnx.load(tmp_path / "gct.onnx").graph
     assert [(node.domain, node.op_type) for node in graph.node] == [("deploy_attn", "gct")]
     x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
-    session = ort.InferenceSession(artifact / "model.onnx", providers=["CPUExecutionProvider"])
-    expected = session.run(None, {"input": x})[0]
-    found = fused_session((tmp_path / "gct.onnx").read_bytes()).run(None, {"input": x})[0]
+    own = OnnxRuntimeRunner((artifact / "model.onnx").read_bytes())
+    with own, FusedRunner((tmp_path / "gct.onnx").read_bytes()) as runner:
+        expected, found = (one.infer({"input": x})["output"] for one in (own, runner))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -78,18 +80,49 @@ def test_a_module_without_an_operator_is_refused_with_those_that_have_one(tmp_pa
         fuse(tmp_path / "se")
 
 
-def test_the_command_writes_beside_the_folder_and_replaces_only_when_asked(
+def test_the_command_writes_into_the_folder_and_again_in_place_of_what_it_left(
     artifact: Path, cli: Callable[..., Finished]
 ) -> None:
+    inside = artifact / FUSED_GRAPH
     first = cli("fuse", artifact)
-    beside = artifact.with_name("gct.fused.onnx")
     assert first.exit_code == 0, first.stderr
-    assert beside.is_file()
+    assert f"deploy-attn verify {artifact} --engine onnxruntime-fused" in first.stdout
     assert "register_custom_ops_library" in first.stdout
-    again = cli("fuse", artifact)
+    inside.write_bytes(b"")
+    told = json.loads(cli("fuse", artifact, "--json").stdout)
+    assert (told["passed"], told["file"], told["engine"]) == (True, str(inside), "onnxruntime-fused")
+    assert onnx.load(inside).graph.node[0].op_type == "gct"
+    assert FUSED_GRAPH not in json.loads((artifact / "manifest.json").read_text())["files"]
+
+
+def test_a_file_elsewhere_is_replaced_only_when_asked(
+    artifact: Path, tmp_path: Path, cli: Callable[..., Finished]
+) -> None:
+    file = tmp_path / "gct.onnx"
+    first = cli("fuse", artifact, "-o", file)
+    assert (first.exit_code, "--engine onnxruntime-fused" in first.stdout) == (0, False)
+    again = cli("fuse", artifact, "-o", file)
     assert (again.exit_code, "exists already" in again.stderr) == (2, True)
-    told = json.loads(cli("fuse", artifact, "--force", "--json").stdout)
-    assert (told["passed"], told["file"]) == (True, str(beside))
+    told = json.loads(cli("fuse", artifact, "-o", file, "--force", "--json").stdout)
+    assert (told["passed"], told["file"], told["engine"]) == (True, str(file), None)
+
+
+def test_a_folder_that_takes_no_file_is_told_before_the_work(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusing, "fused_library", None)
+    folder = Path(shutil.copytree(artifact, tmp_path / "gct"))
+    (folder / FUSED_GRAPH).unlink(missing_ok=True)
+    (folder / FUSED_GRAPH).mkdir()
+    with pytest.raises(BadRequest, match=f"{FUSED_GRAPH} cannot be written: Is a directory"):
+        fuse(folder)
+
+
+def test_an_export_in_place_of_an_artifact_takes_the_fused_graph_with_it(artifact: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(artifact, tmp_path / "gct"))
+    fuse(folder)
+    export_artifact(ExportRequest("gct", shape=SHAPE, output=folder, force=True))
+    assert not (folder / FUSED_GRAPH).exists()
 
 
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path, cli: Callable[..., Finished]) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from deploy_attn.engines.machine_limits import Limits
 from deploy_attn.jetson.artifact import file_sha256, manifest_sha256
+from tests.engines.latency.fakes import LIMITS
 
 Document = dict[str, Any]
 
@@ -52,6 +54,12 @@ def comparison(precision: str, baseline: str, ratio: float, milliseconds: float,
         "conditions": CONDITIONS,
         **more,
     }
+
+
+def under_a_roof(limits: Limits, cache: str = "hot") -> Document:
+    """Conditions of a comparison beside which the machine's limits were measured."""
+    told = {"threads": limits.threads, "cache": cache, "limits": limits.as_dict()}
+    return {**CONDITIONS, **told}
 
 
 def write_bench(folder: Path, *comparisons: Document, **more: Any) -> Path:
@@ -108,7 +116,14 @@ def hostile(folder: Path) -> None:
         for side in ("candidate", "baseline")
     }
     blocks = {"kept": 1, "repeated": 1, "spoiled": 1, "reasons": [NASTY]}
-    conditions = {"cache": NASTY, "machine": {"cpu": NASTY}, NASTY: [NASTY, {NASTY: NASTY}]}
+    limits: Document = {
+        **LIMITS.as_dict(),
+        "kernels": dict.fromkeys(LIMITS.kernels, NASTY),
+        "versions": {NASTY: NASTY},
+        "disturbed": NASTY,
+    }
+    conditions: Document = {"cache": NASTY, "machine": {"cpu": NASTY}, NASTY: [NASTY, {NASTY: NASTY}]}
+    conditions |= {"threads": LIMITS.threads, "limits": limits}
     write_bench(
         folder, {**comparison("fp32", NASTY, 1.5, 1.0, claim=NASTY, blocks=blocks, conditions=conditions), **sides}
     )

@@ -6,9 +6,12 @@ It leaves a line in DEPLOY_ATTN_FAKE_LOG each time it starts and ends.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -40,13 +43,18 @@ def main(folder: Path) -> None:
     told(f"begin {name} {job['cell']['precision']}")
     (folder / job["name"]).mkdir()
     (folder / job["name"] / "manifest.json").write_text(json.dumps({"of": name}))
-    if name == "crash":
+    if name in ("family", "early"):
+        has_a_child(os.environ["DEPLOY_ATTN_FAKE_HELD"])
+    if name in ("crash", "family"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if name == "memory":
         os.kill(os.getpid(), signal.SIGKILL)
     if name == "exits":
         sys.exit("said at the end")
     if name == "silent":
+        return
+    if name == "vanishes":
+        shutil.rmtree(folder.parents[1])
         return
     if name == "slow":
         time.sleep(0.3)
@@ -55,6 +63,13 @@ def main(folder: Path) -> None:
     refused = {**OUTCOME, "status": "failed", "reason": "the module refuses it", "holds": None, "figures": None}
     (folder / "answer.json").write_text(json.dumps(refused if name == "refused" else OUTCOME))
     told(f"end {name} {job['cell']['precision']}")
+
+
+def has_a_child(file: str) -> None:
+    """One that outlives this process, and has a lock on a file as long as it lives."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(300)"], pass_fds=[descriptor])
 
 
 def waits(folder: Path) -> None:

@@ -11,7 +11,7 @@ from deploy_attn.sweeping.process import CellProcess
 
 FAKE_CELL = Path(__file__).with_name("fake_cell.py")
 FAKE = CellProcess((sys.executable, "-S", str(FAKE_CELL)))
-LOG, GO = "DEPLOY_ATTN_FAKE_LOG", "DEPLOY_ATTN_FAKE_GO"
+LOG, GO, HELD = "DEPLOY_ATTN_FAKE_LOG", "DEPLOY_ATTN_FAKE_GO", "DEPLOY_ATTN_FAKE_HELD"
 
 
 def plan(modules: str, precisions: str = "fp32", effort: Effort | None = None) -> Plan:
@@ -21,10 +21,11 @@ def plan(modules: str, precisions: str = "fp32", effort: Effort | None = None) -
 
 @dataclass(frozen=True)
 class Fakes:
-    """What fake cells do: their log, and the file for which one that is stuck waits."""
+    """What fake cells do: their log, the file for which one that is stuck waits, and one that a child of theirs has."""
 
     log: Path
     go: Path
+    held: Path
 
     def lines(self, what: str = "") -> list[str]:
         """Lines that begin so, each with the process that started that cell at its end."""

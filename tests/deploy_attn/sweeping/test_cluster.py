@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ import pytest
 
 from deploy_attn.jetson.errors import BadRequest
 from deploy_attn.sweeping import cluster
+from deploy_attn.sweeping.plan import Effort
+from deploy_attn.sweeping.process import job_of
 from deploy_attn.sweeping.sweep import SweepOptions, SweepReport, sweep
 from deploy_attn.sweeping.worker import answer
 from tests.deploy_attn.sweeping.sweeps import FAKE, Fakes, plan
@@ -155,6 +158,31 @@ def test_a_sweep_ends_when_the_scheduler_is_killed(tmp_path: Path, fakes: Fakes,
     assert len(report.not_run) == 1
 
 
+def test_a_sweep_ends_when_the_scheduler_stops_answering(
+    tmp_path: Path, fakes: Fakes, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines.start_worker()
+    until(lambda: workers(machines.address) == 1)
+
+    def stop() -> None:
+        worker_of(fakes, "stuck")
+        monkeypatch.setattr(cluster, "_CONNECT_S", 0.2)
+        machines.processes[0].send_signal(signal.SIGSTOP)
+
+    with meanwhile(stop):
+        report = sweep(plan("stuck"), tmp_path / "s", replace(options(machines), patience=0.5))
+    assert "has shown no worker for onnxruntime-cpu for 0.5 s, and 1 cells have not been run" in report.notes[0]
+
+
+def test_what_listens_and_does_not_answer_is_no_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_CONNECT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(BadRequest, match="does not answer as a scheduler does"):
+            sweep(plan("se"), tmp_path / "s", SweepOptions(scheduler=address))
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_scheduler_without_a_worker_for_the_target_is_refused(tmp_path: Path, machines: Machines) -> None:
     machines.start_worker("jetson-nano=1")
     until(lambda: workers(machines.address) == 1)
@@ -203,6 +231,8 @@ class Answered:
         ({"outcome": {}, "files": {}}, "the worker's answer is none"),
         ({"outcome": OUTCOME, "files": {"../x": b""}}, "files that are none of an artifact"),
         ({"outcome": OUTCOME, "files": {".hidden": b""}}, "files that are none of an artifact"),
+        ({"outcome": OUTCOME, "files": {"a\0b": b""}}, "files that are none of an artifact"),
+        ({"outcome": OUTCOME, "files": {"a" * 300: b""}}, "files that are none of an artifact"),
         ({"outcome": OUTCOME, "files": {"": b""}}, "files that are none of an artifact"),
         ({"outcome": OUTCOME, "files": {"x": "text"}}, "files that are none of an artifact"),
         ({"outcome": OUTCOME, "files": None}, "the worker's answer is none"),
@@ -215,12 +245,21 @@ def test_an_answer_that_is_none_is_a_failed_cell(received: object, said: str) ->
     assert not finished.files
 
 
-def test_the_job_of_a_worker_is_plain_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes: Fakes) -> None:
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import distributed
 
-    place = type("Worker", (), {"local_directory": str(tmp_path)})
-    monkeypatch.setattr(distributed, "get_worker", place)
-    job = {"cell": {"module": "se", "precision": "fp32"}, "name": "se-it"}
-    found = answer(job, FAKE.program)
+    monkeypatch.setattr(distributed, "get_worker", type("Worker", (), {"local_directory": str(tmp_path)}))
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_job_of_a_worker_is_plain_values(fakes: Fakes) -> None:
+    found = answer(json.loads(json.dumps(job_of(plan("se").cells[0], Effort()))), FAKE.program)
     assert json.loads(json.dumps(found["outcome"]))["status"] == "done"
     assert list(found["files"]) == ["manifest.json"]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_cell_that_hangs_on_a_worker_is_ended_at_its_limit(fakes: Fakes) -> None:
+    found = answer(job_of(plan("stuck").cells[0], Effort(), 0.3), FAKE.program)
+    assert "did not end within 0.3 s" in found["outcome"]["reason"]

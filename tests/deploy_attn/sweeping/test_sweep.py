@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import inspect
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +25,7 @@ from deploy_attn.sweeping.cell_file import read_cell
 from deploy_attn.sweeping.made_with import made_with
 from deploy_attn.sweeping.plan import Effort, Plan
 from deploy_attn.sweeping.sweep import SweepOptions, SweepReport, sweep
-from tests.deploy_attn.sweeping.sweeps import FAKE, FAKE_CELL, Fakes, plan
+from tests.deploy_attn.sweeping.sweeps import FAKE, FAKE_CELL, LOG, Fakes, plan
 
 OPTIONS = SweepOptions(process=FAKE)
 
@@ -131,7 +135,7 @@ def test_a_cell_whose_artifact_cannot_be_kept_is_not_taken_for_finished(tmp_path
 
 def test_a_sweep_that_was_killed_as_it_began_goes_on(tmp_path: Path, fakes: Fakes) -> None:
     (tmp_path / "s").mkdir()
-    for left in ("sweep.lock", ".sweep.json.1.partial"):
+    for left in ("sweep.lock", ".deploy-attn-abc.partial"):
         (tmp_path / "s" / left).touch()
     assert sweep(plan("se"), tmp_path / "s", OPTIONS).passed
 
@@ -153,10 +157,81 @@ def test_progress_tells_how_many_cells_there_are_to_run(tmp_path: Path, fakes: F
     assert told == [(2, "Non"), (2, "eca"), (2, "gct")]
 
 
-def test_a_program_that_does_not_start_is_a_failed_cell(tmp_path: Path) -> None:
+def test_a_program_that_does_not_start_ends_the_sweep_and_fails_no_cell(tmp_path: Path, fakes: Fakes) -> None:
+    sweep(plan("se"), tmp_path / "s", OPTIONS)
     process = replace(FAKE, program=(str(tmp_path / "absent"),))
-    report = sweep(plan("se"), tmp_path / "s", replace(OPTIONS, process=process))
-    assert report.cells[0].outcome.reason == "its process could not be started: No such file or directory"
+    with pytest.raises(BadRequest, match=r"^eca .* cannot be run in .*: No such file or directory \(.*absent\)"):
+        sweep(plan("se,eca"), tmp_path / "s", replace(OPTIONS, process=process))
+    assert len(list((tmp_path / "s" / "cells").iterdir())) == 1
+
+
+def test_each_cell_has_the_limit_that_was_asked(tmp_path: Path, fakes: Fakes) -> None:
+    report = sweep(plan("stuck"), tmp_path / "s", replace(OPTIONS, cell_limit=0.3))
+    assert "did not end within 0.3 s" in report.cells[0].outcome.reason
+    fakes.go.touch()
+    assert sweep(plan("stuck"), tmp_path / "s", OPTIONS).ran == 0  # a limit is no part of what is asked
+    again = sweep(plan("stuck"), tmp_path / "s", replace(OPTIONS, retry_failed=True))
+    assert (again.ran, again.passed) == (1, True)
+
+
+def test_a_limit_within_which_no_cell_ends_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="measured for 5 s and ended after 5 s"):
+        sweep(plan("se", effort=Effort(seconds=5)), tmp_path / "s", replace(OPTIONS, cell_limit=5))
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])
+def test_a_limit_that_is_none_is_refused(limit: float) -> None:
+    with pytest.raises(BadRequest, match="Give --cell-limit a number above 0, or leave it out for 1800"):
+        SweepOptions(cell_limit=limit)
+
+
+def full_disk(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_loses_one_cell_and_the_sweep_goes_on_when_there_is_room(
+    tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, written = os.fsync, [0]
+
+    def fills(descriptor: int) -> None:
+        written[0] += 1
+        if written[0] > 2:  # the plan, and the first cell
+            full_disk()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fills)
+    with pytest.raises(BadRequest, match=r"cannot be written: No space left on device\. Make room"):
+        sweep(plan("se,eca,gct"), tmp_path / "s", OPTIONS)
+    assert [line.split()[1] for line in fakes.lines("begin")] == ["se", "eca"]
+    monkeypatch.undo()
+    monkeypatch.setenv(LOG, str(fakes.log))
+    report = sweep(plan("se,eca,gct"), tmp_path / "s", OPTIONS)
+    assert (report.ran, report.passed, report.notes) == (2, True, ())
+    assert [name for name in os.listdir(tmp_path / "s" / "cells") if not name.endswith(".json")] == []
+
+
+@pytest.mark.parametrize(("owner", "call"), [(tempfile, "mkdtemp"), (os, "pwrite")])
+def test_a_disk_that_is_full_before_a_cell_is_said_and_fails_no_cell(
+    tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch, owner: object, call: str
+) -> None:
+    monkeypatch.setattr(owner, call, full_disk)
+    with pytest.raises(BadRequest, match="No space left on device"):
+        sweep(plan("se"), tmp_path / "s", OPTIONS)
+    assert not list((tmp_path / "s").glob("cells/*"))
+
+
+def test_a_folder_that_vanishes_ends_the_sweep(tmp_path: Path, fakes: Fakes) -> None:
+    with pytest.raises(BadRequest, match="cannot be written: No such file or directory"):
+        sweep(plan("vanishes,se"), tmp_path / "s", OPTIONS)
+    assert not fakes.lines("begin se")
+
+
+def test_the_command_has_the_limit_of_the_library() -> None:
+    from deploy_attn.commands import sweep_cells
+
+    assert inspect.signature(sweep_cells).parameters["cell_limit"].default == SweepOptions().cell_limit
 
 
 class Running:

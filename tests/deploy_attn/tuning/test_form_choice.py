@@ -25,6 +25,7 @@ from deploy_attn.tuning import form_contest as module
 from deploy_attn.tuning import tune as tuning
 from deploy_attn.tuning.form_choice import FormChoice, choose_forms
 from deploy_attn.tuning.form_contest import Contest, FormPlan, Place
+from deploy_attn.tuning.text import form_lines
 from tests.deploy_attn.judging import Judge
 
 PLAN = FormPlan("cpu", GraphRequest(17, 8), TOLERANCES["fp32"])
@@ -46,13 +47,13 @@ def no_pilot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def chosen_for(
-    speed: Callable[[Candidate], float], name: str, shape: tuple[int, ...], plan: FormPlan = PLAN, **more: Any
+    speed: Callable[[Candidate], float] | Judge, name: str, shape: tuple[int, ...], plan: FormPlan = PLAN, **more: Any
 ) -> FormChoice:
     """The forms of a network or module as an export asks for them."""
     request = ExportRequest(name, shape=shape, **more)
     subject = subject_of(request, source_of(request))
     findings = traced_from_subject(subject, plan.family, plan.request).findings
-    return choose_forms(subject, findings, plan, Judge(speed))
+    return choose_forms(subject, findings, plan, speed if isinstance(speed, Judge) else Judge(speed))
 
 
 def table(choice: FormChoice) -> list[tuple[str, bool]]:
@@ -78,6 +79,26 @@ def test_a_form_that_is_faster_is_chosen() -> None:
     document = choice.as_dict()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document["schema_version"] == 1
+
+
+def test_noise_that_may_hide_a_faster_form_decides_nothing() -> None:
+    choice = chosen_for(Judge(gpu_wins, error=0.6, refused="The machine is too noisy: so."), "simam", (1, 8, 6, 5))
+    assert choice.chosen == {}
+    assert [(one.decided, one.error) for one in choice.tried] == [(True, None), (False, pytest.approx(0.6))]
+    assert form_lines(choice) == [
+        "1 of 2 were not decided, for noise or for want of pairs: measure again when nothing else runs"
+    ]
+    assert choice.as_dict()["tried"][1]["decided"] is False
+    quiet = chosen_for(none_wins, "simam", (1, 8, 6, 5))
+    assert all(one.decided for one in quiet.tried)
+    assert form_lines(quiet) == []
+
+
+def test_where_the_shipped_form_is_not_timed_nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Contest, "_graph", lambda self, form: b"no graph")
+    (one,) = chosen_for(gpu_wins, "simam", (1, 8, 6, 5)).tried
+    assert (one.form, one.chosen, one.decided) == ("cpu", True, False)
+    assert one.reason.startswith("the shipped choice stands untimed: the engine refused it")
 
 
 def test_a_module_of_one_form_is_not_measured() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy_attn.engines.fused.library import SYSTEMS, fused_library
-from deploy_attn.engines.fused.session import fused_session
+from deploy_attn.engines.fused.engine import FusedRunner
+from deploy_attn.engines.fused.library import SYSTEMS, fused_library, has_compiler, library_file
 from deploy_attn.jetson.errors import BadRequest, DeployAttnError
 
 
@@ -41,7 +41,7 @@ def test_it_is_built_once_and_nothing_else_is_left(
         f"pathlib.Path({str(count)!r}).open('a').write('x')\n"
     )
     monkeypatch.setenv("CC", compiler(tmp_path, script))
-    assert fused_library() == fused_library()
+    assert library_file() == fused_library() == fused_library()
     assert [file.read_bytes() for file in cache.iterdir()] == [b"library"]
     assert count.read_text() == "x"
 
@@ -50,8 +50,9 @@ def test_it_is_built_once_and_nothing_else_is_left(
 def test_a_library_that_does_not_load_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import sys, pathlib\npathlib.Path(sys.argv[sys.argv.index('-o') + 1]).write_bytes(b'library')\n"
     monkeypatch.setenv("CC", compiler(tmp_path, script))
-    with pytest.raises(BadRequest, match=r"does not take .*\.so: .*1\.16 or newer.*delete that file"):
-        fused_session(b"")
+    refused = pytest.raises(BadRequest, match=r"does not take .*\.so: .*1\.16 or newer.*delete that file")
+    with refused, FusedRunner(b""):
+        pytest.fail("it was taken")
 
 
 def test_another_compiler_builds_a_library_of_its_own(
@@ -67,7 +68,9 @@ def test_another_compiler_builds_a_library_of_its_own(
 
 
 def test_without_a_compiler_the_way_to_one_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert has_compiler()
     monkeypatch.setenv("CC", "no-such-compiler")
+    assert not has_compiler()
     with pytest.raises(BadRequest, match=r"no-such-compiler.*apt install gcc"):
         fused_library()
     assert list(cache.iterdir()) == []

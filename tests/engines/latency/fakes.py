@@ -1,4 +1,4 @@
-"""Candidates with a clock of their own, and machines whose load is written down."""
+"""Candidates with a clock of their own, and machines whose load and limits are written down."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ from deploy_attn.engines.latency.blocks import Watch
 from deploy_attn.engines.latency.load import Reading
 from deploy_attn.engines.latency.protocol import Bench
 from deploy_attn.engines.latency.result import Candidate
+from deploy_attn.engines.machine_limits import Limits
 from deploy_attn.jetson.timing import Options
 
 AT_ONCE = Options(warm_up=0.0, longest_warm_up=0.0)
 BLOCK_S = 1.0
+LIMITS = Limits(
+    threads=2,
+    hot_bytes=1_600_000,
+    hot_gb_per_s=140.0,
+    memory_bytes=64_000_000,
+    memory_gb_per_s=40.0,
+    fp32_gflops=240.0,
+    fp16_gflops=480.0,
+    kernels={"hot": "a copy", "memory": "a sum", "fp32": "a product", "fp16": "a half product"},
+    disturbed="",
+    versions={"numpy": "2"},
+)
 
 
 def candidate(label: str, seconds: Callable[[], float], calls: list[str] | None = None) -> Candidate:

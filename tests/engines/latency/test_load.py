@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy_attn.engines.latency import load
-from deploy_attn.engines.latency.load import Load, Reading, load_between, read_load
+from deploy_attn.engines.latency.load import Load, Reading, load_between, read_load, reasons_of
 
 
 def test_what_this_process_used_is_not_background() -> None:
@@ -24,23 +24,28 @@ def test_counters_that_lag_behind_give_no_negative_load() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "others", "stolen", "cpus", "reason"),
+    ("seconds", "others", "stolen", "cpus", "reasons"),
     [
-        (1.0, 0.1, 0.0, 2, ""),
-        (1.0, 0.5, 0.0, 2, "other processes used 0.5 cores"),
-        (1.0, 0.5, 0.0, 16, ""),
-        (1.0, 1.5, 0.0, 16, "other processes used 1.5 cores"),
-        (1.0, 0.0, 0.3, 2, "other virtual machines took 0.3 cores"),
-        (0.05, 0.4, 0.0, 2, ""),
-        (1.0, 0.4, 0.0, 1, "other processes used 0.4 cores"),
-        (1.0, 0.1, 0.0, 1, ""),
+        (1.0, 0.1, 0.0, 2, ()),
+        (1.0, 0.5, 0.0, 2, ("other processes used 0.5 cores",)),
+        (1.0, 0.5, 0.0, 16, ()),
+        (1.0, 1.5, 0.0, 16, ("other processes used 1.5 cores",)),
+        (1.0, 0.0, 0.3, 2, ("other virtual machines took 0.3 cores",)),
+        (0.05, 0.4, 0.0, 2, ()),
+        (1.0, 0.4, 0.0, 1, ("other processes used 0.4 cores",)),
+        (1.0, 0.1, 0.0, 1, ()),
     ],
     ids=["quiet", "busy", "a part of many", "busy too", "stolen", "a tick or two", "one processor", "one, quiet"],
 )
 def test_a_block_is_spoiled_by_a_part_of_the_processors(
-    seconds: float, others: float, stolen: float, cpus: int, reason: str
+    seconds: float, others: float, stolen: float, cpus: int, reasons: tuple[str, ...]
 ) -> None:
-    assert Load(seconds, others, stolen, cpus).reason == reason
+    assert reasons_of([Load(seconds, others, stolen, cpus)]) == reasons
+
+
+def test_disturbances_of_one_kind_are_told_once_with_their_range() -> None:
+    loads = [Load(1.0, 0.52, 0.0, 2), Load(1.0, 0.0, 0.0, 2), Load(1.0, 1.4, 0.0, 2), Load(1.0, 0.0, 0.3, 2)]
+    assert reasons_of(loads) == ("other processes used 0.5 to 1.4 cores", "other virtual machines took 0.3 cores")
 
 
 def test_a_reading_follows_the_counters_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

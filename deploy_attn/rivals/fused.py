@@ -1,0 +1,18 @@
+"""The artifact's module as one fused operator, as `deploy-attn fuse` left it in the folder: FP32 on one thread."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from deploy_attn.engines.fused.engine import FusedRunner
+from deploy_attn.engines.fused.graph_file import stored_graph
+from deploy_attn.engines.latency.result import Candidate
+from deploy_attn.rivals.rival import Entrant, Ground
+
+
+def entrant(ground: Ground, held: ExitStack) -> Entrant:
+    runner = held.enter_context(FusedRunner(stored_graph(ground.artifact)))
+    candidate = Candidate(
+        "fused", lambda: runner.infer(ground.feeds), runner.conditions(), runner.stopwatch(ground.feeds)
+    )
+    return Entrant(candidate, runner.infer)
