@@ -2,10 +2,10 @@
 
 Run by hand on a quiet machine: `python benchmarks/floor.py`, three minutes; it needs a C compiler (`cc`, or what `CC`
 names). The candidates compute one module with its real gates, in one process, turn by turn: the kernel of
-`engines/fused` called by itself, which is the floor; the same kernel as an operator of onnxruntime; and the export form
-in onnxruntime at its better level, on one thread. The operator is held
-against the source's graph at its better level too. All but the kernel have their input and output bound. All are checked
-against the catalogue's module before they are timed, read the same map and write into memory that is there already.
+`engines/fused` called by itself, which is the floor; the same kernel as an operator of onnxruntime; and the export
+form in onnxruntime at its better level, on one thread. The operator is held against the source's graph at its better
+level too. All but the kernel have their input and output bound. All are checked against the catalogue's module before
+they are timed, read the same map and write into memory that is there already.
 
 Exit code 1 if one of them differs from the module, or the operator takes more than twice its kernel's time.
 """
