@@ -1,6 +1,6 @@
 """All that docs/performance.md tells, measured anew one after another, and the page written from it.
 
-Run by hand on a quiet machine: `make measured`, or `python benchmarks/everything.py`; about an hour and a half, or for
+Run by hand on a quiet machine: `make measured`, or `python benchmarks/everything.py`; about an hour, or for
 some steps only `--only forms floor`. It needs `pip install 'deploy-attn[cpu,rtx,dev,peers]'` and a C++ compiler. A step
 starts when nothing else runs; what other processes took meanwhile is kept in docs/measured/quiet.json and told with the
 conditions. A step that fails does not keep the next from running.

@@ -62,7 +62,7 @@ METHOD = {
     "threads": 1,
     "spinning": False,
     "warm_up": "until two windows of time agree within 5 %, or for a second",
-    "pairs": "30 to 300 by a time budget; at least 8 where a call takes more than 50 ms",
+    "pairs": "30 to 300 by a time budget",
     "control": "the source's graph against a second session of itself",
     "error": "how far from 1 the control's median may lie, with a probability of 95 %",
     "ratio": "median, 10th and 90th percentile of source / form within a pair: above 1 the form is faster",
@@ -78,20 +78,19 @@ class Differs(Exception):
 
 
 class Share(NamedTuple):
-    """How long to measure: a share of a case's seconds, and the fewest pairs, for calls up to 50 ms and slower."""
+    """How long to measure: a share of a case's seconds, and the fewest pairs however long they take."""
 
     share: float
     least: int
-    least_if_slow: int
 
     def of(self, seconds: float) -> Effort:
-        return Effort(self.share * seconds, self.least, self.least_if_slow)
+        return Effort(self.share * seconds, self.least, self.least)
 
 
-PILOT = Share(0.1, 10, 3)
-MAIN = Share(0.5, 30, 8)
-AGAIN = Share(1.0, 60, 16)
-SIDE = Share(0.15, 30, 8)
+PILOT = Share(0.1, 4)
+MAIN = Share(0.5, 30)
+AGAIN = Share(1.0, 60)
+SIDE = Share(0.15, 30)
 
 
 class Contest:

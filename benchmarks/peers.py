@@ -5,7 +5,9 @@ only `--names se cbam --shapes 1x256x28x28`. It needs `pip install
 'deploy-attn[peers]'` and a C++ compiler. Every rival starts from the source's
 code with the artifact's weights and must compute the same; each is compared
 with the artifact by the protocol of `deploy-attn bench`, two at a time, with a
-control of its own. Exit code 1 if a rival could not be compared.
+control of its own. Beside them stands the artifact as one operator, as
+`deploy-attn fuse` writes it, for modules that have one. Exit code 1 if something
+could not be compared.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from pathlib import Path
 
 from cases import MEASURED, Case, Result, Results, cases, machine, name_argument, shape_from_text, shape_text, versions
 
-from deploy_attn import BenchOptions, ExportRequest, bench, export_artifact
+from deploy_attn import BenchOptions, ExportRequest, bench, export_artifact, fuse
+from deploy_attn.engines.fused.library import SYSTEMS
 from deploy_attn.engines.latency.protocol import Effort
 from deploy_attn.engines.latency.result import Comparison
 from deploy_attn.modules.catalogue import Shape
 from deploy_attn.rivals.rival import RIVALS
 
 SHAPES: tuple[Shape, ...] = ((1, 256, 28, 28), (1, 64, 56, 56))
-PICKED = tuple(name for name in RIVALS if name != "fused")  # which is ours, and needs `fuse` first
+OURS = "fused"
+PICKED = tuple(name for name in RIVALS if name != OURS)
 METHOD = {
     "precision": "fp32",
     "threads": 1,
@@ -55,11 +59,14 @@ def main() -> int:
 
 
 def measure(case: Case, shape: Shape, rivals: Sequence[str], seconds: float) -> Result:
-    """One row: the artifact against each rival."""
+    """One row: the artifact against each rival, and against itself as one operator."""
     options = dict(case.options(*shape[2:]))
     with tempfile.TemporaryDirectory() as folder:
         request = ExportRequest(case.name, shape=shape, options=options, output=Path(folder) / "artifact")
         artifact = export_artifact(request).folder
+        if case.name in SYSTEMS:
+            fuse(artifact)
+            rivals = (*rivals, OURS)
         report = bench(artifact, BenchOptions(against=tuple(rivals), threads=1, effort=Effort(seconds=seconds)))
     found: dict[str, Result] = {
         record.comparison.baseline.label: _figures(record.comparison) for record in report.records

@@ -56,7 +56,9 @@ PEERS: Mapping[str, str] = MappingProxyType(
         "openvino": "OpenVINO",
     }
 )
+FUSED = "fused"
 _OURS = "the artifact"
+_FUSED_WINS = "; `fuse` is faster"
 KINDS: Mapping[type, str] = MappingProxyType({str: "text", int: "whole number", float: "number", bool: "true or false"})
 Row = Mapping[str, Any]
 
@@ -162,12 +164,14 @@ def peers_table(measured: Measured) -> str:
             row["case"] + _unlike_the_default(row),
             row["shape"],
             f"{row['microseconds']:,}" if row["microseconds"] is not None else "-",
-            *(_against(row["rivals"].get(peer)) for peer in PEERS),
+            *(_against(row["rivals"].get(peer)) for peer in (*PEERS, FUSED)),
             fastest(row),
         ]
         for row in _by_shape(measured.rows("peers"))
     ]
-    return table(["module", "map", "artifact, us", *PEERS.values(), "fastest"], rows) if rows else NOT_MEASURED
+    return (
+        table(["module", "map", "artifact, us", *PEERS.values(), "`fuse`", "fastest"], rows) if rows else NOT_MEASURED
+    )
 
 
 def _against(found: Row | None) -> str:
@@ -177,15 +181,20 @@ def _against(found: Row | None) -> str:
 
 
 def fastest(row: Row) -> str:
-    """Who wins, as far as the pairs bear a claim of it; where they tell no winner, the two that it is between."""
+    """Who wins, as far as the pairs bear a claim of it; where they tell no winner, the two that it is between.
+
+    The artifact as one operator takes no part, but where it is faster than a rival that wins, that is said.
+    """
     compared = {peer: found for peer, found in row["rivals"].items() if "reason" not in found}
+    fused = compared.pop(FUSED, None)
     if not compared:
         return "-"
     ratios = {peer: found["ratio"]["median"] for peer, found in compared.items()}
     faster = [peer for peer, ratio in ratios.items() if ratio < 1 and compared[peer]["claimed"]]
     best = min(faster or ratios, key=ratios.__getitem__)
     if faster:
-        return f"**{PEERS[best]}**"
+        beaten = fused is not None and fused["claimed"] and fused["ratio"]["median"] < ratios[best]
+        return f"**{PEERS[best]}**{_FUSED_WINS if beaten else ''}"
     return _OURS if compared[best]["claimed"] else f"{_OURS} or {PEERS[best]}"
 
 
@@ -204,9 +213,18 @@ def peers_summary(measured: Measured) -> str:
             medians.append(f"{statistics.median(ratios):.2f}" if ratios else "-")
         open_rows = sum(" or " in winner for winner in winners)
         ahead, behind = winners.count(_OURS), sum("**" in winner for winner in winners)
-        counts = [str(count) for count in (len(here), ahead, open_rows, behind)]
+        beaten = sum(winner.endswith(_FUSED_WINS) for winner in winners)
+        counts = [str(count) for count in (len(here), ahead, open_rows, behind, beaten)]
         rows.append([shape, *counts, *medians])
-    headings = ["map", "rows", "artifact fastest", "no claim", "a rival faster", *PEERS.values()]
+    headings = [
+        "map",
+        "rows",
+        "artifact fastest",
+        "no claim",
+        "a rival faster",
+        "of which `fuse` beats",
+        *PEERS.values(),
+    ]
     return table(headings, rows) if rows else NOT_MEASURED
 
 

@@ -70,11 +70,6 @@ class Paired:
         rank = max(math.floor((count - 1.96 * math.sqrt(count)) / 2), 1)
         return ordered[rank - 1], ordered[count - rank]
 
-    @property
-    def slow(self) -> bool:
-        """Whether a call takes so long that fewer pairs are taken."""
-        return statistics.median(self.first_s) > _SLOW_S
-
     def joined(self, other: Paired) -> Paired:
         """The pairs of both."""
         return Paired(self.first_s + other.first_s, self.second_s + other.second_s)

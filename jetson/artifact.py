@@ -95,7 +95,7 @@ def open_artifact(path: str) -> Artifact:
     damage = find_damage(path, manifest)
     if damage:
         raise DamagedArtifact(
-            "{} is damaged and was not verified:\n  {}\n"
+            "{} is damaged, and nothing of it is used:\n  {}\n"
             "Export it again, or restore these files from where it was copied.".format(path, "\n  ".join(damage))
         )
     return Artifact(path, manifest)

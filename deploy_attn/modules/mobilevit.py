@@ -19,15 +19,16 @@ transpose each way and reshapes of fixed numbers. Its steps:
    them. They become one where that takes no more multiplications.
 2. Batch and places within a patch are one axis, because attention runs over
    the patches only; no tensor has more than four axes in the transformer.
-3. The affine part of the norm before a hidden layer goes into that layer:
-   W (g n + b) + a = (W g) n + (W b + a). Before the attention it stays in the
-   norm: the projections have no bias, and TensorRT-RTX then makes queries, keys
+3. On a GPU the affine part of the norm before a hidden layer goes into that
+   layer: W (g n + b) + a = (W g) n + (W b + a). Before the attention it stays in
+   the norm: the projections have no bias, and TensorRT-RTX then makes queries, keys
    and values in the order of the heads at once. A bias would cost it three copies.
 4. The scale goes from the logits to the queries. It is not merged into their
    projection: where the graph shows it, the FP16 plan knows the logits to be
    small, and attention stays in FP16, where TensorRT-RTX makes it one kernel.
 5. The norm is written out (centre, mean of squares, division), alike at every
-   opset: its operator does not exist at opset 13.
+   opset: its operator does not exist at opset 13. On a CPU it has the square as a
+   power and its affine part, for onnxruntime makes one node of exactly that.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deploy_attn.modules.base import MapShape, ReferenceForm, both, convolution, linear, pointwise
+from deploy_attn.modules.base import MapShape, ReferenceForm, convolution, linear, pointwise
 
 _DEPTH, _HEADS, _HEAD_WIDTH, _HIDDEN = 3, 8, 64, 1024
 
@@ -128,8 +129,10 @@ class _FeedForward(nn.Module):
         return self.net(x)
 
 
-class MobileViTExport(nn.Module):
+class MobileViTGpu(nn.Module):
     """MobileViT for one size, `b c h w -> b c h w`."""
+
+    norm_is_one_node: ClassVar[bool] = False
 
     def __init__(self, reference: MobileViT, shape: MapShape) -> None:
         super().__init__()
@@ -140,9 +143,13 @@ class MobileViTExport(nn.Module):
         self.rows, self.columns = height // self.size, width // self.size
         self.embed = _embedding(reference)
         blocks: list[nn.Module] = []
+        one_node = self.norm_is_one_node
         for layer in reference.trans.layers:
             attention, feed_forward = layer.children()
-            blocks += [_AttentionExport(attention, self.rows * self.columns), _FeedForwardExport(feed_forward)]
+            blocks += [
+                _AttentionExport(attention, self.rows * self.columns, one_node),
+                _with_own_norm(feed_forward) if one_node else _with_norm_inside(feed_forward),
+            ]
         self.blocks = nn.Sequential(*blocks)
         self.project = pointwise(reference.conv3.weight, reference.conv3.bias)
         reach = reference.kernel_size // 2
@@ -170,32 +177,50 @@ def _embedding(reference: MobileViT) -> nn.Module:
     return convolution(kernel, bias, padding=reach)
 
 
+class MobileViTCpu(MobileViTGpu):
+    """The same, with norms that onnxruntime makes one node of."""
+
+    norm_is_one_node = True
+
+
 class _Normalised(nn.Module):
     """(x - mean) / deviation over the last axis."""
 
-    def __init__(self, eps: float) -> None:
+    def __init__(self, eps: float, power: bool = False) -> None:
         super().__init__()
         self.eps = eps
+        self.power = power
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
-        return centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + self.eps)
+        squares = centred.pow(2) if self.power else centred * centred
+        return centred / torch.sqrt(squares.mean(-1, keepdim=True) + self.eps)
+
+
+class _Norm(_Normalised):
+    """LayerNorm over the last axis, its affine part by itself."""
+
+    def __init__(self, norm: nn.LayerNorm, power: bool) -> None:
+        super().__init__(norm.eps, power)
+        self.register_buffer("gain", norm.weight.detach().clone())
+        self.register_buffer("shift", norm.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.get_buffer("gain") + self.get_buffer("shift")
 
 
 class _AttentionExport(nn.Module):
     """x + attention(norm(x)), `n patches dim`."""
 
-    def __init__(self, block: Any, patches: int) -> None:
+    def __init__(self, block: Any, patches: int, norm_is_one_node: bool) -> None:
         super().__init__()
         self.patches = patches
-        self.norm = _Normalised(block.ln.eps)
-        self.register_buffer("gain", block.ln.weight.detach().clone())
-        self.register_buffer("shift", block.ln.bias.detach().clone())
+        self.norm = _Norm(block.ln, norm_is_one_node)
         self.q, self.k, self.v = (linear(weight, None) for weight in block.fn.to_qkv.weight.chunk(3, 0))
         self.out = linear(block.fn.to_out[0].weight, block.fn.to_out[0].bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm(x) * self.get_buffer("gain") + self.get_buffer("shift")
+        normed = self.norm(x)
         q = self._heads(self.q(normed) * _HEAD_WIDTH**-0.5).transpose(1, 2)
         k = self._heads(self.k(normed)).permute(0, 2, 3, 1)
         v = self._heads(self.v(normed)).transpose(1, 2)
@@ -209,15 +234,27 @@ class _AttentionExport(nn.Module):
 class _FeedForwardExport(nn.Module):
     """x + feed_forward(norm(x)), `n patches dim`."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, norm: nn.Module, widen: nn.Module, narrow: nn.Module) -> None:
         super().__init__()
-        self.norm = _Normalised(block.ln.eps)
-        widen, narrow = block.fn.net[0], block.fn.net[3]
-        self.widen = linear(widen.weight * block.ln.weight, widen.weight @ block.ln.bias + widen.bias)
-        self.narrow = linear(narrow.weight, narrow.bias)
+        self.norm = norm
+        self.widen = widen
+        self.narrow = narrow
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.narrow(functional.silu(self.widen(self.norm(x))))
 
 
-MobileViT.forms = both(MobileViTExport)
+def _with_own_norm(block: Any) -> _FeedForwardExport:
+    widen, narrow = block.fn.net[0], block.fn.net[3]
+    norm = _Norm(block.ln, power=True)
+    return _FeedForwardExport(norm, linear(widen.weight, widen.bias), linear(narrow.weight, narrow.bias))
+
+
+def _with_norm_inside(block: Any) -> _FeedForwardExport:
+    """The affine part of the norm is in the hidden layer."""
+    widen, narrow = block.fn.net[0], block.fn.net[3]
+    affine = linear(widen.weight * block.ln.weight, widen.weight @ block.ln.bias + widen.bias)
+    return _FeedForwardExport(_Normalised(block.ln.eps), affine, linear(narrow.weight, narrow.bias))
+
+
+MobileViT.forms = {"cpu": MobileViTCpu, "gpu": MobileViTGpu}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ class Ground:
 
         from deploy_attn.export.onnx_from_module import onnx_from_module
 
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            # What the trace freezes of the size is what is timed, and the source is as it is.
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             return onnx_from_module(self.network, self.call, self.request)
 
 

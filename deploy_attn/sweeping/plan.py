@@ -23,6 +23,7 @@ ALL = "all"
 DEFAULT_SHAPE = "1x64x56x56"
 DEFAULT_ENGINE = "onnxruntime"
 
+_AXES = 4  # of a map, which is what the modules of the catalogue take
 _KEY_DIGITS = 16
 _UNFIT = re.compile(r"[^A-Za-z0-9._=-]+")
 _LONGEST_NAME = 100
@@ -97,7 +98,7 @@ class Plan:
     """Every combination of these, for one target.
 
     Raises:
-        BadRequest: nothing to do, or a precision, engine or target that does not exist.
+        BadRequest: nothing to do, a shape of no map, or a precision, engine or target that does not exist.
     """
 
     modules: tuple[Module, ...]
@@ -116,7 +117,8 @@ class Plan:
             if precision not in PRECISIONS:
                 raise BadRequest(f"Unknown precision {precision!r}. {known_names(precision, PRECISIONS)}")
         for shape in self.shapes:
-            shape_from_text(shape, "--shapes")
+            if len(shape_from_text(shape, "--shapes")) != _AXES:
+                raise BadRequest(f"--shapes {shape!r} is of no map. A module takes BxCxHxW, as in {DEFAULT_SHAPE}.")
         for engine in self.engines:
             engine_class(engine)
         if self.target not in target_names():

@@ -42,7 +42,6 @@ def test_the_summary_is_of_the_ratios_and_not_of_the_times() -> None:
     found = Paired((1.0, 2.0, 30.0), (1.0, 1.0, 10.0))
     assert found.as_dict() == {"median": 2.0, "p10": 1.2, "p90": 2.8, "pairs": 3}
     assert found.joined(Paired((4.0,), (1.0,))).ratios == [1.0, 2.0, 3.0, 4.0]
-    assert found.slow
     assert Paired((5.0,), (2.0,)).as_dict() == {"median": 2.5, "p10": 2.5, "p90": 2.5, "pairs": 1}
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -295,6 +296,15 @@ def test_a_rival_of_a_catalogue_module_is_the_source_s_code_with_the_artifact_s_
     assert ground.threads == 1
     found = {entry.version for entry in ground.graph.opset_import}, ground.graph.ir_version
     assert found == ({artifact.manifest["opset"]}, artifact.manifest["ir_version"])
+
+
+def test_the_plain_export_of_a_source_that_asks_for_sizes_is_silent(tmp_path: Path) -> None:
+    folder = export_artifact(ExportRequest("fca", shape=(1, 16, 14, 14), output=tmp_path / "fca")).folder
+    artifact = open_artifact(str(folder))
+    ground = ground_of(artifact, artifact.cases()[0], OwnFiles(), rival_settings("onnxruntime", 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ground.graph.graph.node
 
 
 def test_a_folder_of_a_module_s_name_is_not_in_the_way(out: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -54,8 +58,9 @@ def test_the_first_convolutions_become_one_where_that_is_no_more_work(channels: 
         assert torch.allclose(form(x), reference(x), rtol=1e-11, atol=1e-12)
 
 
-def test_attention_stays_in_fp16_and_the_norms_do_not() -> None:
-    form = create("mobilevit", **SMALL).export_form((1, 6, 4, 4), "gpu").eval()
+@pytest.mark.parametrize("engine", ["cpu", "gpu"])
+def test_attention_stays_in_fp16_and_the_norms_do_not(engine: str) -> None:
+    form = create("mobilevit", **SMALL).export_form((1, 6, 4, 4), engine).eval()
     x = torch.randn(1, 6, 4, 4)
     with torch.inference_mode():
         graph = onnx_from_module(form, x, GraphRequest(13, 7))
@@ -64,8 +69,22 @@ def test_attention_stays_in_fp16_and_the_norms_do_not() -> None:
     assert precisions == {"MatMul": {"fp16"}, "Sqrt": {"fp32"}}
 
 
+@pytest.mark.parametrize(("opset", "ir_version"), [(13, 7), (17, 8)])
+def test_onnxruntime_makes_one_node_of_each_norm_on_a_cpu(tmp_path: Path, opset: int, ir_version: int) -> None:
+    form = create("mobilevit", **SMALL).export_form((1, 6, 4, 4), "cpu").eval()
+    with torch.inference_mode():
+        graph = onnx_from_module(form, torch.zeros(1, 6, 4, 4), GraphRequest(opset, ir_version))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert kinds.count("LayerNormalization") == 6
+    assert not {"Sqrt", "Pow"} & set(kinds)
+
+
 def test_a_map_is_copied_once_each_way() -> None:
-    form = create("mobilevit", **SMALL).export_form((1, 6, 4, 4)).eval()
+    form = create("mobilevit", **SMALL).export_form((1, 6, 4, 4), "gpu").eval()
     with torch.inference_mode():
         nodes = onnx_from_module(form, torch.zeros(1, 6, 4, 4), GraphRequest(13, 7)).graph.node
     orders = [list(attribute.ints) for node in nodes for attribute in node.attribute if node.op_type == "Transpose"]

@@ -59,6 +59,7 @@ def test_all_is_the_whole_catalogue() -> None:
         ({"modules": "se:reduction"}, "NAME=VALUE"),
         ({"modules": "se:a=1:a=2"}, "NAME=VALUE"),
         ({"modules": "se", "shapes": "1x64x"}, "not a shape"),
+        ({"modules": "se", "shapes": "1x16"}, "of no map"),
         ({"modules": "se", "precisions": "fp8"}, "Known: fp16, fp32"),
         ({"modules": "se", "engines": "onnxruntme"}, "Known: onnxruntime,"),
     ],
