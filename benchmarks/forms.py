@@ -87,7 +87,7 @@ class Share(NamedTuple):
         return Effort(self.share * seconds, self.least, self.least)
 
 
-PILOT = Share(0.1, 4)
+PILOT = Share(0.1, 10)
 MAIN = Share(0.5, 30)
 AGAIN = Share(1.0, 60)
 SIDE = Share(0.15, 30)

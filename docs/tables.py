@@ -128,7 +128,7 @@ def _ratio(summary: Row) -> str:
 
 def _error(row: Row) -> str:
     """The control's error bar."""
-    return f"+- {row['error']:.3f}" if "error" in row else "-"
+    return f"+- {row['error']:.3f}"
 
 
 def _unlike_the_default(row: Row) -> str:
@@ -177,7 +177,7 @@ def peers_table(measured: Measured) -> str:
 def _against(found: Row | None) -> str:
     if found is None:
         return "-"
-    return "not timed" if "reason" in found else f"{found['ratio']['median']:.2f} +- {found['error']:.2f}"
+    return "not timed" if "reason" in found else f"{found['ratio']['median']:.2f} {_error(found)}"
 
 
 def fastest(row: Row) -> str:
@@ -284,7 +284,7 @@ def floor_table(measured: Measured) -> str:
             row["shape"],
             _ratio(row["ratio"]),
             _ratio(row["operator"]),
-            _ratio(row["source"]) if "source" in row else "-",
+            _ratio(row["source"]),
             _error(row),
             *(f"{row['microseconds'][one]:,.0f}" for one in ("form", "operator", "kernel")),
         ]

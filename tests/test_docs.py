@@ -123,7 +123,7 @@ FP16_ROWS = """\
 | se | large | **NaN or Inf in 12.5 %** | 3.0e-04 | 7.0e-04 |
 | se | nodes, FP16 + FP32 |  | 14 + 3 |  |"""
 PEERS_ROW = (
-    "| se (reduction=4) | 1x256x28x28 | 1,000 | 2.50 +- 0.01 | - | - | 0.50 +- 0.02 | - | not timed | 0.40 +- 0.01 "
+    "| se (reduction=4) | 1x256x28x28 | 1,000 | 2.50 +- 0.010 | - | - | 0.50 +- 0.020 | - | not timed | 0.40 +- 0.010 "
     "| **torch eager**; `fuse` is faster |"
 )
 PEERS_SUMMARY_ROW = "| 1x256x28x28 | 1 | 0 | 0 | 1 | 1 | 2.50 | - | - | 0.50 | - | - |"
