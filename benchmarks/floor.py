@@ -1,6 +1,6 @@
 """How far graphs are from what one CPU core can do: hand-fused kernels against onnxruntime, as paired ratios.
 
-Run by hand on a quiet machine: `python benchmarks/floor.py`, three minutes; it needs a C compiler (`cc`, or what `CC`
+Run by hand on a quiet machine: `python benchmarks/floor.py`, two minutes; it needs a C compiler (`cc`, or what `CC`
 names). The candidates compute one module with its real gates, in one process, turn by turn: the kernel of
 `engines/fused` called by itself, which is the floor; the same kernel as an operator of onnxruntime; and the export
 form in onnxruntime at its better level, on one thread. The operator is held against the source's graph at its better
