@@ -6,13 +6,10 @@ from contextlib import ExitStack
 
 from deploy_attn.engines.fused.engine import FusedRunner
 from deploy_attn.engines.fused.graph_file import stored_graph
-from deploy_attn.engines.latency.result import Candidate
+from deploy_attn.engines.latency.runners import candidate_from_runner
 from deploy_attn.rivals.rival import Entrant, Ground
 
 
 def entrant(ground: Ground, held: ExitStack) -> Entrant:
-    runner = held.enter_context(FusedRunner(stored_graph(ground.artifact)))
-    candidate = Candidate(
-        "fused", lambda: runner.infer(ground.feeds), runner.conditions(), runner.stopwatch(ground.feeds)
-    )
-    return Entrant(candidate, runner.infer)
+    runner = FusedRunner(stored_graph(ground.artifact))
+    return Entrant(candidate_from_runner("fused", runner, ground.feeds, held), runner.infer)

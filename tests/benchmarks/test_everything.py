@@ -107,3 +107,14 @@ def test_a_machine_that_does_not_become_quiet_is_refused(everything: Any, monkey
         _main(everything, machine, monkeypatch, "--only", "floor")
     assert refused.value.code == 2
     assert not machine.ran
+
+
+def test_what_a_step_itself_uses_is_not_others(
+    everything: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    used = iter([1.0, 10.5])
+    monkeypatch.setattr(everything, "_children_s", lambda: next(used))
+    machine = Machine(_quiet(0.0, 0.98), {})
+    assert _main(everything, machine, monkeypatch, "--only", "floor") == 0
+    rows = json.loads((tmp_path / "quiet.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["others"] for row in rows] == [0.03]
