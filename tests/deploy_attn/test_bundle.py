@@ -250,16 +250,14 @@ def test_an_unpacked_capsule_comes_to_the_hosts_verdict(exported: Path, tmp_path
 def test_sources_of_another_capsule_at_the_same_place_are_not_taken_for_these(exported: Path, tmp_path: Path) -> None:
     """All files of an archive have one time, and by time and size Python knows its bytecode."""
     archive = bundle(exported, "jetson-nano", tmp_path / "a.tar.gz").archive
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(archive, tmp_path)
     place = tmp_path / "cbam-jetson-nano"
     file = place / "jetson" / "arguments.py"
     source = file.read_text(encoding="utf-8")
     file.write_text(source.replace('prog="run.py"', 'prog="old.py"'), encoding="utf-8")
     os.utime(file, (0, 0))
     assert "usage: old.py" in run(place, "--help").stdout
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(archive, tmp_path)
     assert "usage: run.py" in run(place, "--help").stdout
 
 
